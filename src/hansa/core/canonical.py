@@ -1,0 +1,62 @@
+"""Canonical JSON: one text per value, on every machine and every Python version.
+
+Keys are sorted, no white space, floats in the shortest form that reads back to the same number,
+infinities as the strings "inf" and "-inf". NaN is refused: nothing that is agreed on may be NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from enum import Enum
+from typing import TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+
+def plain(value: object) -> Json:
+    """Turns dataclasses, enums, tuples and mappings into what JSON can hold.
+
+    A dataclass becomes an object with its class name under `is`, so that two parts with equal
+    fields differ; an enum becomes its name in lower case. A field whose metadata says
+    `words=False` holds something that is not data (a function, a folder) and is left out.
+
+    Raises:
+      TypeError: the value has no canonical form.
+      ValueError: the value holds a NaN.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            raise ValueError("NaN has no canonical form")
+        return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if f.metadata.get("words", True)
+        }
+        return {"is": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def dumps(value: object) -> str:
+    """The canonical JSON text of a value."""
+    return json.dumps(
+        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical JSON text, in hexadecimal."""
+    return hashlib.sha256(dumps(value).encode("ascii")).hexdigest()

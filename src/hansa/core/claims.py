@@ -1,0 +1,97 @@
+"""What a plan claims, in plain words, each sentence derived from a fact."""
+
+from __future__ import annotations
+
+import math
+
+from hansa.core import events
+from hansa.core.events import Event
+from hansa.core.job import Job
+from hansa.core.parts import ClientSampler, Facts, Parts
+from hansa.core.spec import Domain, Held, Reader
+
+UNBOUNDED = "One bad client can move the result arbitrarily far: updates have no norm bound."
+
+
+def claims_of(
+    job: Job,
+    parts: Parts,
+    facts: Facts,
+    quorum: int,
+    event: Event,
+    epsilon: float,
+    accountant: str,
+) -> tuple[str, ...]:
+    """The sentences that `hansa plan` prints, in a fixed order."""
+    return (
+        _readers(facts),
+        *_privacy(job, parts, event, epsilon, accountant),
+        _metrics(job, facts),
+        _robustness(parts, facts),
+        _exactness(parts, facts),
+        f"A round counts with at least {quorum} updates of at most {parts.sampler.cap}; with fewer "
+        "the model stays as it was.",
+    )
+
+
+def sampling_words(sampler: ClientSampler) -> str:
+    """How a cohort is drawn, as implemented."""
+    return str(sampler)
+
+
+def _readers(facts: Facts) -> str:
+    if facts["delta"].reader is Reader.SUM:
+        return "The coordinator can read only the sum over the cohort, never one client's update."
+    return (
+        "The coordinator can read each client's update; an update may reveal training data "
+        "to the coordinator."
+    )
+
+
+def _privacy(
+    job: Job, parts: Parts, event: Event, epsilon: float, accountant: str
+) -> tuple[str, ...]:
+    if not events.is_private(event):
+        return ("No differential privacy: the model itself may reveal training data.",)
+    privacy = job.privacy
+    ratio = privacy.noise_multiplier / max(parts.sampler.expected, 1.0)
+    return (
+        f"Differential privacy of the released models: epsilon {epsilon:.4g} at delta "
+        f"{privacy.delta:g}; unit: one {privacy.unit}; relation: {parts.sampler.relation.value}; "
+        f"sampling: {sampling_words(parts.sampler)}; accountant: {accountant}; trust model: "
+        "central, the coordinator adds the noise and sees updates before it.",
+        f"The noise on the mean has a standard deviation of {ratio:.3g} clip norms in each "
+        "coordinate.",
+    )
+
+
+def _metrics(job: Job, facts: Facts) -> str:
+    if facts["metrics"].size == 0:
+        return "No metrics leave the sites: measured values would reveal data without noise."
+    if job.privacy.metrics_clip > 0:
+        return "Metric sums leave the sites clipped, and are released with noise of their own."
+    who = "summed over the cohort" if facts["metrics"].reader is Reader.SUM else "of each client"
+    return f"Metric sums {who} reach the coordinator, without noise."
+
+
+def _robustness(parts: Parts, facts: Facts) -> str:
+    delta = facts["delta"]
+    if not parts.aggregator.linear:
+        return f"Bad clients: {parts.aggregator}."
+    if math.isinf(delta.l2):
+        return UNBOUNDED
+    if delta.held is Held.HONEST:
+        return "The norm bound holds for honest clients only; a bad client can exceed it."
+    return (
+        f"One bad client can move the sum by at most {delta.l2:.4g}: the coordinator checks the "
+        "bound on every update."
+    )
+
+
+def _exactness(parts: Parts, facts: Facts) -> str:
+    delta = facts["delta"]
+    if not parts.aggregator.linear:
+        return "The result depends on the set of updates alone, not on their order."
+    if delta.domain is Domain.RING:
+        return f"Sums are exact: integers modulo 2**{delta.bits}, the same bits in any order."
+    return f"Sums are exact on a grid of {delta.quantum:.3g}: the same bits in any order."

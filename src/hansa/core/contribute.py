@@ -1,0 +1,129 @@
+"""One client's whole contribution to one round: the same code on a laptop and in a hospital."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from hansa.core.keys import ReplayKey
+from hansa.core.metrics import measure
+from hansa.core.parts import Aggregator, Context, Facts, Model, Partial, Split, Update
+from hansa.core.plan import Plan
+from hansa.core.vector import Layout, Vector
+from hansa.errors import UpdateRejected
+
+
+class Purpose(Enum):
+    """What a round is for."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTask:
+    """All that a client or a worker needs for one round. Public: it holds no data.
+
+    Attributes:
+      plan: the plan that was agreed on.
+      round: number of the round, from 0.
+      attempt: number of the try at this round, from 0.
+      purpose: training, or measuring the final model.
+      params: (d,) float32 parameters; nobody writes to them.
+      model: SHA-256 of `params`.
+      key: the job's replay key.
+    """
+
+    plan: Plan
+    round: int
+    attempt: int
+    purpose: Purpose
+    params: Vector
+    model: str
+    key: ReplayKey
+
+    @property
+    def layout(self) -> Layout:
+        """Segments of this round's updates: a measurement has no delta."""
+        whole = self.plan.layout
+        return whole if self.purpose is Purpose.TRAIN else whole.without("delta")
+
+    @property
+    def measured(self) -> bool:
+        """Whether held-out examples are measured in this round."""
+        every = self.plan.job.evaluate_every
+        due = self.purpose is Purpose.EVALUATE or (every > 0 and self.round % every == 0)
+        return due and self.plan.measures
+
+
+def contribute(task: RoundTask, client: str, model: Model, split: Split) -> Update:
+    """Trains on a client's data and encodes the result, ready for the aggregator.
+
+    The metrics describe the model as the client *received* it, on its held-out examples, so that
+    one message per round carries the update and the measurement of the round before.
+    """
+    key = task.key.derive("round", task.round, task.purpose.value, "client", client)
+    ctx = Context(client, task.round, key, model)
+    layout = task.layout
+    update = Update(np.zeros(layout.size, np.float32), layout)
+    sums = update.segment("metrics")
+    if task.measured and len(split.test):
+        sums[2:] = measure(model.metrics, model.predict(task.params, split.test))
+    if task.purpose is Purpose.TRAIN:
+        delta, loss = _train(task, ctx, split)
+        update.segment("delta")[:] = delta
+        if len(sums):
+            sums[:2] = loss * len(split.train), len(split.train)
+        update.segment("weight")[:] = len(split.train)
+    else:
+        update.segment("weight")[:] = len(split.test)
+    for stage in task.plan.parts.stages:
+        update = stage.encode(update, ctx)
+    return update
+
+
+def _train(task: RoundTask, ctx: Context, split: Split) -> tuple[Vector, float]:
+    work = task.plan.parts.algorithm.work
+    if not len(split.train):
+        return np.zeros(task.plan.task.schema.size, np.float32), 0.0
+    state = work.init(task.params, ctx)
+    for index in work.batches(len(split.train), ctx):
+        state = work.step(state, split.train.take(index), ctx)
+    return work.finish(task.params, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """How the updates of one round are checked and added up; engines fold with this."""
+
+    aggregator: Aggregator
+    layout: Layout
+    facts: Facts
+    plan: Plan
+
+    @classmethod
+    def of(cls, task: RoundTask) -> Fold:
+        """The fold of a round's updates."""
+        return cls(task.plan.parts.aggregator, task.layout, task.plan.facts, task.plan)
+
+    def zero(self) -> Partial:
+        """No updates yet."""
+        return self.aggregator.zero(self.layout, self.facts)
+
+    def add(self, partial: Partial, client: str, update: Update) -> Partial:
+        """Checks one update and adds it; `partial` is consumed.
+
+        Raises:
+          UpdateRejected: the update breaks its contract; `partial` is unchanged.
+        """
+        if update.vector.shape != (self.layout.size,):
+            raise UpdateRejected(
+                f"the update of '{client}' has shape {update.vector.shape}, the plan says "
+                f"({self.layout.size},)",
+                fix="let the site compile the same plan and train again",
+            )
+        for stage in self.plan.parts.stages:
+            stage.admit(update, self.facts)
+        return self.aggregator.add(partial, client, update, self.facts)

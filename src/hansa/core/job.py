@@ -1,0 +1,178 @@
+"""What a scientist writes: a job, in the same words in Python and in `job.toml`.
+
+A job is data. It names a task and says how it is trained; nothing is resolved, loaded or
+contacted. Sections that are left out mean their safest reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hansa.core.metrics import Metric
+from hansa.core.parts import Algorithm
+from hansa.core.vector import Layout, Schema, Segment
+
+RiskTier = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """`[rounds]`: how long to train and when a round counts.
+
+    Attributes:
+      count: number of rounds.
+      deadline: seconds that sites have for one round.
+      quorum: fewest updates that make a round; 0 = more than half of the expected cohort.
+      attempts: how often a void round is tried again before the job fails.
+      patience: rounds without a better value of `watch` before training stops; 0 = never.
+      watch: metric for `patience`.
+    """
+
+    count: int
+    deadline: float = 300.0
+    quorum: int = 0
+    attempts: int = 3
+    patience: int = 0
+    watch: str = "loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """`[cohort]`: who takes part.
+
+    Attributes:
+      population: number of clients in the federation.
+      sampler: everyone in each round; poisson: each independently with `rate`; fixed: `size` of
+        them, drawn without replacement.
+      rate: probability of taking part, for poisson.
+      size: clients per round, for fixed.
+      cap: most clients in a round, for poisson; 0 = the whole population.
+      over_selection: share of extra clients that are asked, so that slow ones can be left out;
+        1.3 asks 30 % more.
+    """
+
+    population: int
+    sampler: Literal["everyone", "poisson", "fixed"] = "everyone"
+    rate: float = 0.0
+    size: int = 0
+    cap: int = 0
+    over_selection: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Privacy:
+    """`[privacy]`: differential privacy of what is released.
+
+    Attributes:
+      unit: whose presence is hidden: one client of the federation.
+      mechanism: none, or gaussian: noise added by the coordinator to the sum.
+      clip: norm bound C of one client's delta, in model units.
+      epsilon: target; the noise is found from it.
+      delta: probability with which epsilon may not hold.
+      noise_multiplier: noise of one round relative to the sensitivity; found from `epsilon` if 0.
+      metrics_clip: norm bound of one client's metric sums; 0 = no metrics leave the sites.
+      metrics_noise_multiplier: noise of the metric sums relative to their sensitivity.
+    """
+
+    unit: Literal["client"] = "client"
+    mechanism: Literal["none", "gaussian"] = "none"
+    clip: float = 0.0
+    epsilon: float = 0.0
+    delta: float = 0.0
+    noise_multiplier: float = 0.0
+    metrics_clip: float = 0.0
+    metrics_noise_multiplier: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregation:
+    """`[aggregation]`: how updates become one.
+
+    Attributes:
+      rule: mean, median (of each coordinate) or trimmed_mean.
+      trim: share of clients dropped at each end, for trimmed_mean.
+      weighting: examples: a client counts by its training examples; uniform: every client once.
+      max_weight: most examples that one client can count for; 0 = no bound.
+      clip: norm bound of one client's delta where there is no `[privacy]`; 0 = none.
+    """
+
+    rule: Literal["mean", "median", "trimmed_mean"] = "mean"
+    trim: float = 0.1
+    weighting: Literal["examples", "uniform"] = "examples"
+    max_weight: float = 0.0
+    clip: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """`[quantization]`: stochastic rounding of updates to integers modulo 2**bits.
+
+    Attributes:
+      step: width of one integer step of the delta, in model units; 0 = no quantization.
+      bits: modulus of the ring: 16, 24 or 32.
+    """
+
+    step: float = 0.0
+    bits: int = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecureAggregation:
+    """`[secure_aggregation]`: whether the coordinator sees sums only."""
+
+    enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A whole training job.
+
+    Attributes:
+      name: short name: letters, digits, dash, underscore.
+      task: where the task's class is: `module:Class`, a module beside the job file or installed.
+      risk_tier: how careful the checks are: low, medium or high.
+      seed: number from which all repeatable randomness derives.
+      evaluate_every: rounds between measurements on held-out examples; 0 = only after the last.
+      folder: the folder that `task` is looked up in; not part of what is agreed on.
+    """
+
+    name: str
+    task: str
+    rounds: Rounds
+    cohort: Cohort
+    algorithm: Algorithm
+    risk_tier: RiskTier = "medium"
+    seed: int = 0
+    evaluate_every: int = 1
+    privacy: Privacy = Privacy()
+    aggregation: Aggregation = Aggregation()
+    quantization: Quantization = Quantization()
+    secure_aggregation: SecureAggregation = SecureAggregation()
+    folder: Path | None = field(default=None, compare=False, metadata={"words": False})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What a plan needs to know of a task; the coordinator knows no more than this.
+
+    Attributes:
+      schema: the arrays of the model.
+      metrics: what is measured on held-out examples.
+      digest: SHA-256 of the bundle that holds the task's code.
+    """
+
+    schema: Schema
+    metrics: tuple[Metric, ...]
+    digest: str
+
+    def layout(self, *, with_metrics: bool) -> Layout:
+        """The segments of a training update: delta, weight, metric sums.
+
+        The first two metric sums are the total and the count of the training loss.
+        """
+        sums = 2 + sum(metric.size for metric in self.metrics) if with_metrics else 0
+        return Layout(
+            (Segment("delta", self.schema.size), Segment("weight", 1), Segment("metrics", sums))
+        )

@@ -1,0 +1,330 @@
+"""The seams: what every part of a job must be able to do. All are one small protocol each.
+
+Parts are frozen dataclasses of plain values. State goes in and comes out; what is random is drawn
+from a key or a noise source that is handed in. Every part has a plan-time method over facts
+(`infer`, `amplify`) beside its run-time method over values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from hansa.core.events import Event
+from hansa.core.keys import Noise, ReplayKey
+from hansa.core.metrics import Metric, Outputs
+from hansa.core.spec import UpdateSpec
+from hansa.core.vector import Layout, Schema, Vector
+
+State = TypeVar("State")
+Facts = Mapping[str, UpdateSpec]
+"""The facts of each segment of an update, by the segment's name."""
+
+
+# ------------------------------------------------------------------ what runs on a site's data
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """n examples: `inputs` (n, ...) and integer `targets` (n,)."""
+
+    inputs: NDArray[Any]
+    targets: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, index: NDArray[Any]) -> Examples:
+        """The examples at these positions."""
+        return Examples(self.inputs[index], self.targets[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A site's own data: what it trains on and what it holds out."""
+
+    train: Examples
+    test: Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Who is asked for data: a site's name and its own configuration for the task."""
+
+    name: str
+    config: Mapping[str, Any]
+
+
+class Model(Protocol):
+    """The mathematics of a task over a flat (d,) float32 parameter vector."""
+
+    @property
+    def schema(self) -> Schema:
+        """The arrays of the model."""
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """What is measured on held-out examples."""
+
+    def initial(self, seed: int) -> Vector:
+        """(d,) parameters to start from."""
+
+    def gradient(self, params: Vector, batch: Examples) -> tuple[float, Vector]:
+        """Mean loss over the batch and its (d,) gradient; the gradient may be reused memory."""
+
+    def predict(self, params: Vector, examples: Examples) -> Outputs:
+        """What the model says about the examples."""
+
+
+class Task(Model, Protocol):
+    """A model together with the code that reads one site's data."""
+
+    def data(self, site: Site) -> Split:
+        """The site's examples, read from its own configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One client's place in one round; everything random it does derives from `key`."""
+
+    client: str
+    round: int
+    key: ReplayKey
+    model: Model
+
+
+class ClientWork(Protocol[State]):
+    """What a client does with the parameters and its batches: pure, one batch at a time."""
+
+    def batches(self, examples: int, ctx: Context) -> Iterator[NDArray[Any]]:
+        """Positions of the examples of each step, in order."""
+
+    def init(self, shared: Vector, ctx: Context) -> State:
+        """State before the first step."""
+
+    def step(self, state: State, batch: Examples, ctx: Context) -> State:
+        """State after one batch; `state` is consumed."""
+
+    def finish(self, shared: Vector, state: State) -> tuple[Vector, float]:
+        """The (d,) delta to be averaged and the mean training loss; `state` is consumed."""
+
+
+# ------------------------------------------------------------------ what happens to updates
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one client contributes: one flat vector, cut into segments by its layout.
+
+    A stage that owns its input may write into `vector`; nobody keeps an update it passed on.
+    """
+
+    vector: Vector
+    layout: Layout
+
+    def segment(self, name: str) -> Vector:
+        """A view of one segment; empty if the layout lacks it."""
+        return self.layout.slice(self.vector, name)
+
+
+class Role(IntEnum):
+    """What a stage is for. Roles fix the order of stages, not the user."""
+
+    WEIGHT = 1
+    SHAPE = 2
+    BOUND = 3
+    NOISE = 4
+    ENCODE = 5
+    HIDE = 6
+
+
+class Stage(Protocol):
+    """A two-sided transform: client halves run in order, server halves in reverse.
+
+    Laws: encode, sum, decode equals the sum; no update escapes the facts that `infer` returned.
+    """
+
+    @property
+    def role(self) -> Role:
+        """Where the stage stands among the others."""
+
+    def infer(self, spec: UpdateSpec) -> UpdateSpec:
+        """Facts after the stage; a segment it does not touch passes unchanged.
+
+        Raises:
+          PlanError: the stage cannot work on such updates.
+        """
+
+    def encode(self, update: Update, ctx: Context) -> Update:
+        """The client's half."""
+
+    def admit(self, update: Update, facts: Facts) -> None:
+        """The server's own check of what it can see of one update after all encoding.
+
+        Raises:
+          UpdateRejected: the update is not one that an honest client can send.
+        """
+
+    def decode(self, total: Vector, layout: Layout) -> Vector:
+        """The server's half, on the sum; `total` is consumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Some updates already folded together, and whose they were."""
+
+    value: Any
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """A client of the cohort whose update did not count, with the reason in words."""
+
+    client: str
+    reason: str
+
+
+class Aggregator(Protocol):
+    """A commutative monoid over updates, then one finisher.
+
+    Laws: any order and any grouping of `add` and `merge` give the same bits.
+    """
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a sum, hence O(model) in memory whatever the cohort."""
+
+    def infer(self, spec: UpdateSpec) -> UpdateSpec:
+        """Facts of one client's influence on the result.
+
+        Raises:
+          PlanError: it cannot aggregate such updates.
+        """
+
+    def zero(self, layout: Layout, facts: Facts) -> Partial:
+        """No updates at all."""
+
+    def add(self, partial: Partial, client: str, update: Update, facts: Facts) -> Partial:
+        """One more update; `partial` is consumed.
+
+        Raises:
+          UpdateRejected: a coordinate is not finite or out of range; `partial` is unchanged.
+        """
+
+    def merge(self, left: Partial, right: Partial) -> Partial:
+        """Both together; both are consumed."""
+
+    def finish(self, partial: Partial, layout: Layout, facts: Facts) -> Vector:
+        """The total in the stages' encoding; `partial` is consumed."""
+
+
+# ------------------------------------------------------------------ what becomes public
+
+
+class Relation(Enum):
+    """Which two datasets a guarantee compares."""
+
+    ADD_OR_REMOVE_ONE = "one unit more or less"
+    REPLACE_ONE = "one unit replaced by another"
+
+
+class Mechanism(Protocol):
+    """The only gate to the public: turns a private sum into something that may be seen."""
+
+    @property
+    def relation(self) -> Relation:
+        """The relation its sensitivity is computed for."""
+
+    def infer(self, spec: UpdateSpec) -> Event:
+        """What releasing this segment of the sum reveals.
+
+        Raises:
+          PlanError: the segment cannot be released with the promised guarantee.
+        """
+
+    def releases(self, spec: UpdateSpec) -> bool:
+        """Whether this segment of the sum is released at all; what is not is discarded."""
+
+    def apply(self, total: Vector, spec: UpdateSpec, noise: Noise) -> Vector:
+        """The public form of one segment of the sum; `total` is consumed."""
+
+
+class ClientSampler(Protocol):
+    """Who takes part in a round. Claims amplification only for what it really does."""
+
+    @property
+    def relation(self) -> Relation:
+        """The relation under which `amplify` is valid."""
+
+    @property
+    def population(self) -> int:
+        """Number of clients that may be drawn."""
+
+    @property
+    def expected(self) -> float:
+        """Expected number of clients in a round."""
+
+    @property
+    def cap(self) -> int:
+        """Most clients in a round."""
+
+    def check(self) -> None:
+        """Raises PlanError if the sampler cannot do what it promises."""
+
+    def draw(self, population: Sequence[str], key: ReplayKey) -> tuple[str, ...]:
+        """The cohort of one round, in the population's order."""
+
+    def amplify(self, event: Event) -> Event:
+        """What `event` costs a unit that may not have been drawn."""
+
+
+class Accountant(Protocol):
+    """Turns events into epsilon; refuses what it does not understand."""
+
+    @property
+    def name(self) -> str:
+        """Method and version, as claims name it."""
+
+    def unsupported(self, event: Event, relation: Relation) -> str | None:
+        """Why it cannot account for the event under the relation; None if it can."""
+
+    def epsilon(self, event: Event, delta: float, relation: Relation) -> float:
+        """Smallest epsilon it can prove at this delta; inf without a guarantee."""
+
+
+class ServerOptimizer(Protocol[State]):
+    """Turns the public mean delta into new parameters: pure post-processing."""
+
+    def init(self, params: Vector) -> State:
+        """State before the first round: a tuple of vectors."""
+
+    def apply(self, state: State, params: Vector, step: Vector) -> tuple[State, Vector]:
+        """New state and new (d,) float32 parameters; `step` (d,) float64 is consumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A named method of federated optimisation: what clients do and what the server does.
+
+    The fields of `work` and `server` carry the names of the words in a job's `[algorithm]`.
+    """
+
+    name: str
+    work: ClientWork[Any]
+    server: ServerOptimizer[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A job's words turned into parts, in order; what `core.plan.check` proves to fit."""
+
+    algorithm: Algorithm
+    sampler: ClientSampler
+    stages: tuple[Stage, ...]
+    aggregator: Aggregator
+    mechanism: Mechanism

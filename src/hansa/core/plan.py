@@ -1,0 +1,303 @@
+"""The plan check: a job is proved to fit by running its parts over facts instead of data.
+
+        job words ──► parts ──► infer, part by part, segment by segment ──► facts at the gate
+                                    │ every reason why not is collected           │
+                                    ▼                                             ▼
+                              PlanRefused                     Plan: trail, event, claims, cost, digest
+
+The number that passes the check is the number that calibrates the noise: the mechanism is handed
+the same `UpdateSpec` at plan time and at run time. Engines accept nothing but a `Plan`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from hansa.core import canonical, events
+from hansa.core.claims import claims_of
+from hansa.core.events import Event
+from hansa.core.job import Job, TaskFacts
+from hansa.core.metrics import Floats, values
+from hansa.core.parts import Accountant, Aggregator, Facts, Mechanism, Parts, Relation, Stage
+from hansa.core.spec import Domain, UpdateSpec
+from hansa.core.vector import Layout
+from hansa.errors import PlanError, PlanRefused
+
+FORMAT = 1
+"""Version of what a digest covers. Sites of different formats cannot agree and say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one round costs, predicted.
+
+    Attributes:
+      down_bytes: from the coordinator to each client.
+      up_bytes: from each client to the coordinator.
+      coordinator_bytes: memory that the coordinator needs above its idle size.
+    """
+
+    down_bytes: int
+    up_bytes: int
+    coordinator_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the trail: a part, and the facts of each segment after it."""
+
+    part: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job whose parts were proved to fit.
+
+    Attributes:
+      job: the job, with every number filled in.
+      task: what is known of the task.
+      parts: the parts that run.
+      layout: segments of a training update.
+      facts: facts of each segment of what the mechanism is given.
+      quorum: fewest updates that make a round.
+      trail: the proof, part by part.
+      round_event: what one training round reveals.
+      event: what the whole job reveals.
+      relation: the two datasets that the event compares.
+      epsilon: of the whole job at `job.privacy.delta`; inf without differential privacy.
+      claims: what holds, in plain words.
+      cost: what a round costs.
+      digest: SHA-256 over all that sites approve.
+    """
+
+    job: Job
+    task: TaskFacts
+    parts: Parts
+    layout: Layout
+    facts: Facts
+    quorum: int
+    trail: tuple[Step, ...]
+    round_event: Event
+    event: Event
+    relation: Relation
+    epsilon: float
+    claims: tuple[str, ...]
+    cost: Cost
+    digest: str = field(default="")
+
+    @property
+    def private(self) -> bool:
+        """Whether what is released carries a differential-privacy guarantee."""
+        return events.is_private(self.event)
+
+    @property
+    def measures(self) -> bool:
+        """Whether metric sums leave the clients."""
+        return self.facts["metrics"].size > 0
+
+    def metric_values(self, sums: Floats) -> dict[str, float | None]:
+        """Values of the training loss and of the task's metrics from added-up sums."""
+        if not len(sums):
+            return {}
+        train_loss = float(sums[0] / sums[1]) if sums[1] > 0 else None
+        return {"train_loss": train_loss, **values(self.task.metrics, sums[2:])}
+
+
+def check(job: Job, parts: Parts, task: TaskFacts, accountant: Accountant) -> Plan:
+    """Proves that the parts fit, or says everything that is wrong.
+
+    Raises:
+      PlanRefused: holds one `PlanError` per reason.
+    """
+    errors: list[PlanError] = []
+    sampler, mechanism = parts.sampler, parts.mechanism
+    with_metrics = not _noisy(mechanism) or job.privacy.metrics_clip > 0
+    layout = task.layout(with_metrics=with_metrics)
+    quorum = job.rounds.quorum or int(sampler.expected // 2) + 1
+    _try(errors, sampler.check)
+    _check_order(errors, parts.stages)
+    _check_numbers(errors, job, sampler.cap, quorum)
+
+    facts: dict[str, UpdateSpec] = {
+        s.name: UpdateSpec(segment=s.name, size=s.size, cohort=max(sampler.cap, 1), quorum=quorum)
+        for s in layout.segments
+    }
+    trail = [Step(repr(parts.algorithm.work), dict(facts))]
+    inferring: tuple[Stage | Aggregator, ...] = (*parts.stages, parts.aggregator)
+    for part in inferring:
+        for name, spec in facts.items():
+            facts[name] = _infer(errors, part, spec)
+        trail.append(Step(repr(part), dict(facts)))
+
+    round_event = sampler.amplify(_release(errors, mechanism, facts))
+    trail.append(Step(repr(mechanism), dict(facts)))
+    event = _whole_job(job, round_event)
+    epsilon = _epsilon(errors, job, event, parts, accountant)
+    if errors:
+        raise PlanRefused(_distinct(errors))
+
+    return _sealed(
+        Plan(
+            job=job,
+            task=task,
+            parts=parts,
+            layout=layout,
+            facts=facts,
+            quorum=quorum,
+            trail=tuple(trail),
+            round_event=round_event,
+            event=event,
+            relation=sampler.relation,
+            epsilon=epsilon,
+            claims=claims_of(job, parts, facts, quorum, event, epsilon, accountant.name),
+            cost=_cost(task, layout, facts, parts.aggregator),
+        )
+    )
+
+
+def _noisy(mechanism: Mechanism) -> bool:
+    probe = UpdateSpec(size=1, cohort=1, l2=1.0, peak=1.0, weight=1.0)
+    try:
+        return events.is_private(mechanism.infer(probe))
+    except PlanError:
+        return True
+
+
+def _infer(errors: list[PlanError], part: Stage | Aggregator, spec: UpdateSpec) -> UpdateSpec:
+    try:
+        return part.infer(spec)
+    except PlanError as error:
+        errors.append(error)
+        return spec
+
+
+def _try(errors: list[PlanError], check: object) -> None:
+    try:
+        check()  # type: ignore[operator]
+    except PlanError as error:
+        errors.append(error)
+
+
+def _check_order(errors: list[PlanError], stages: tuple[Stage, ...]) -> None:
+    for before, after in zip(stages, stages[1:], strict=False):
+        if after.role < before.role:
+            errors.append(
+                PlanError(
+                    after,
+                    f"stands after {before!r}, but {after.role.name} comes before "
+                    f"{before.role.name}",
+                    "order stages by role: weight, shape, bound, noise, encode, hide",
+                )
+            )
+
+
+def _check_numbers(errors: list[PlanError], job: Job, cap: int, quorum: int) -> None:
+    if quorum > cap:
+        errors.append(
+            PlanError(
+                "rounds.quorum",
+                f"{quorum} updates can never arrive from at most {cap} clients",
+                f"set rounds.quorum to at most {cap}",
+            )
+        )
+    if job.secure_aggregation.enabled:
+        errors.append(
+            PlanError(
+                "secure_aggregation",
+                "this version of Hansa has no masks yet",
+                "leave the section out; the plan then says who can read an update",
+            )
+        )
+
+
+def _release(errors: list[PlanError], mechanism: Mechanism, facts: Facts) -> Event:
+    revealed: list[Event] = []
+    for spec in facts.values():
+        try:
+            revealed.append(mechanism.infer(spec))
+        except PlanError as error:
+            errors.append(error)
+    return events.compose(*revealed)
+
+
+def _whole_job(job: Job, round_event: Event) -> Event:
+    """All rounds, and one more for the last measurement where metrics are released.
+
+    Charging the last measurement like a whole round is an upper bound: it releases the metrics
+    and no delta.
+    """
+    last = 1 if job.privacy.metrics_clip > 0 else 0
+    return events.repeat(round_event, job.rounds.count + last)
+
+
+def _epsilon(
+    errors: list[PlanError], job: Job, event: Event, parts: Parts, accountant: Accountant
+) -> float:
+    relation = parts.sampler.relation
+    if not events.is_private(event) or isinstance(event, events.NoOp):
+        return math.inf
+    if parts.mechanism.relation is not relation:
+        errors.append(
+            PlanError(
+                parts.mechanism,
+                f"its noise is scaled for '{parts.mechanism.relation.value}', but the sampler's "
+                f"amplification holds for '{relation.value}'",
+                "scale the noise for the sampler's relation",
+            )
+        )
+        return math.inf
+    reason = accountant.unsupported(event, relation)
+    if reason is not None:
+        errors.append(
+            PlanError(
+                accountant.name, f"cannot account for this job: {reason}", "use another sampler"
+            )
+        )
+        return math.inf
+    epsilon = accountant.epsilon(event, job.privacy.delta, relation)
+    if job.privacy.epsilon and epsilon > job.privacy.epsilon * (1 + 1e-6):
+        errors.append(
+            PlanError(
+                parts.mechanism,
+                f"this noise gives epsilon {epsilon:.4g} at delta {job.privacy.delta:g}, "
+                f"the job promises {job.privacy.epsilon:g}",
+                "leave privacy.noise_multiplier out, so that it is found from epsilon",
+            )
+        )
+    return epsilon
+
+
+def _cost(task: TaskFacts, layout: Layout, facts: Facts, aggregator: Aggregator) -> Cost:
+    delta = facts["delta"]
+    width = delta.bits // 8 if delta.domain is Domain.RING else 4
+    model, update = 4 * task.schema.size, width * layout.size
+    exact = (4 if delta.domain is Domain.RING else 8) * layout.size
+    held = exact if aggregator.linear else exact + delta.cohort * 4 * layout.size
+    return Cost(
+        down_bytes=model,
+        up_bytes=update,
+        coordinator_bytes=model + held + 4 * layout.size,
+    )
+
+
+def _distinct(errors: list[PlanError]) -> list[PlanError]:
+    """Drops what several segments said in the same words."""
+    return list({(e.part, e.because): e for e in errors}.values())
+
+
+def _sealed(plan: Plan) -> Plan:
+    covered = {
+        "format": FORMAT,
+        "job": plan.job,
+        "task": plan.task,
+        "trail": plan.trail,
+        "event": plan.event,
+        "relation": plan.relation,
+        "quorum": plan.quorum,
+    }
+    return Plan(
+        **{name: getattr(plan, name) for name in Plan.__slots__ if name != "digest"},
+        digest=canonical.digest(covered),
+    )

@@ -1,0 +1,300 @@
+"""The only round loop. Simulation and federation differ in the engine they hand in.
+
+    charge ──► open ──► gather (engine) ──► quorum? ──► commit ──► decode ──► mechanism ──► optimise
+       │                                       │ no                              the one gate │
+       ▼                                       ▼                                 to the public ▼
+  BudgetExceeded                        void: model unchanged,                        close: one
+  nobody contacted                      the charge stays spent                       durable step
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from hansa.core.contribute import Fold, Purpose, RoundTask
+from hansa.core.events import Event
+from hansa.core.keys import Noise, ReplayKey
+from hansa.core.parts import Dropout, Partial
+from hansa.core.plan import Plan
+from hansa.core.spec import Divisor
+from hansa.core.vector import Vector, sha256
+from hansa.errors import HansaError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """Everything that the next round starts from.
+
+    Attributes:
+      round: the next round, from 0.
+      attempt: how often this round was void.
+      params: (d,) float32 parameters.
+      model: SHA-256 of `params`.
+      server: the server optimizer's state, a tuple of vectors.
+      best: best value of the watched metric so far.
+      stale: measurements since then.
+    """
+
+    round: int
+    attempt: int
+    params: Vector
+    model: str
+    server: Any
+    best: float | None = None
+    stale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What is known about a round afterwards; holds nothing of a single client.
+
+    Attributes:
+      purpose: training or measuring.
+      round: its number.
+      attempt: the try that this record is about.
+      cohort: clients asked.
+      members: clients whose updates counted.
+      dropouts: who did not count, and why.
+      void: whether the quorum was missed.
+      metrics: values over the members' held-out examples, of the model the round *started* from.
+      seconds: from opening to closing.
+      model: SHA-256 of the parameters after the round.
+    """
+
+    purpose: Purpose
+    round: int
+    attempt: int
+    cohort: tuple[str, ...]
+    members: tuple[str, ...]
+    dropouts: tuple[Dropout, ...]
+    void: bool
+    metrics: dict[str, float | None]
+    seconds: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One spend of privacy budget; equal charges are one charge, however often they are sent."""
+
+    job: str
+    round: int
+    attempt: int
+    purpose: Purpose
+    event: Event
+
+
+class Ledger(Protocol):
+    """The privacy budget of a job. What is spent never decreases."""
+
+    def reserve(self, charge: Charge) -> None:
+        """Sets the charge aside before any client is contacted; a known charge changes nothing.
+
+        Raises:
+          BudgetExceeded: the job's budget does not cover it.
+        """
+
+    def commit(self, charge: Charge) -> None:
+        """Spends a reserved charge, before anything is released."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A round that has begun: what a restart needs to go on with the same round."""
+
+    purpose: Purpose
+    round: int
+    attempt: int
+    cohort: tuple[str, ...]
+    model: str
+
+
+class Journal(Protocol):
+    """Durable memory of rounds; each method is one transaction."""
+
+    async def open(self, opening: Opening) -> Opening:
+        """Begins a round. If this very attempt was begun before, returns how it was begun."""
+
+    async def close(self, record: RoundRecord, state: TrainState) -> None:
+        """Ends a round, void or not, with the state that the next one starts from."""
+
+
+class Engine(Protocol):
+    """Runs one task on many clients: a loop, a pool, a cluster or a network of strangers."""
+
+    @property
+    def real(self) -> bool:
+        """Whether the clients are other parties, so that replayable noise protects nobody."""
+
+    def gather(self, task: RoundTask, cohort: Sequence[str]) -> AsyncIterator[Partial | Dropout]:
+        """Yields folded updates and dropouts until every client is accounted for."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a plan runs in: everything about a run that is not the plan itself.
+
+    Attributes:
+      job: identifier of this run of the job.
+      engine: what runs clients.
+      ledger: the privacy budget.
+      journal: the memory of rounds.
+      noise: where mechanisms take noise from.
+      key: the key of everything repeatable.
+      population: names of the clients that may be drawn.
+    """
+
+    job: str
+    engine: Engine
+    ledger: Ledger
+    journal: Journal
+    noise: Noise
+    key: ReplayKey
+    population: Sequence[str]
+
+
+async def run_round(
+    plan: Plan, state: TrainState, world: World, purpose: Purpose = Purpose.TRAIN
+) -> tuple[TrainState, RoundRecord]:
+    """Runs one round and records it.
+
+    Returns:
+      The state after it and its record; a void round leaves the model and counts an attempt.
+
+    Raises:
+      BudgetExceeded: before any client is contacted.
+      HansaError: a real federation was given replayable noise.
+    """
+    if world.engine.real and world.noise.replayable and plan.private:
+        raise HansaError(
+            "a real federation was given noise that can be replayed, which protects nobody",
+            fix="pass NoiseSource() as the noise",
+        )
+    started = time.perf_counter()
+    charge = Charge(world.job, state.round, state.attempt, purpose, plan.round_event)
+    world.ledger.reserve(charge)
+    opening = await world.journal.open(
+        Opening(purpose, state.round, state.attempt, _draw(plan, state, world, purpose), state.model)
+    )
+    task = RoundTask(
+        plan, state.round, state.attempt, purpose, state.params, state.model, world.key
+    )
+    partial, dropouts = await _gather(world.engine, task, opening.cohort)
+    world.ledger.commit(charge)
+
+    void = len(partial.members) < _quorum(plan, purpose)
+    metrics: dict[str, float | None] = {}
+    after = replace(state, attempt=state.attempt + 1)
+    members = tuple(sorted(partial.members))
+    if not void:
+        step, metrics = _release(plan, task, partial, world.noise)
+        after = _advance(plan, state, step, metrics)
+    record = RoundRecord(
+        purpose,
+        state.round,
+        state.attempt,
+        opening.cohort,
+        members,
+        tuple(dropouts),
+        void,
+        metrics,
+        time.perf_counter() - started,
+        after.model,
+    )
+    await world.journal.close(record, after)
+    return after, record
+
+
+def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tuple[str, ...]:
+    if purpose is Purpose.EVALUATE:
+        return tuple(world.population)
+    key = world.key.derive("round", state.round, "attempt", state.attempt, "sample")
+    return plan.parts.sampler.draw(world.population, key)
+
+
+def _quorum(plan: Plan, purpose: Purpose) -> int:
+    return plan.quorum if purpose is Purpose.TRAIN else 1
+
+
+async def _gather(
+    engine: Engine, task: RoundTask, cohort: tuple[str, ...]
+) -> tuple[Partial, list[Dropout]]:
+    fold, partial, dropouts = Fold.of(task), None, []
+    async for item in engine.gather(task, cohort):
+        if isinstance(item, Dropout):
+            dropouts.append(item)
+        elif partial is None:
+            partial = item
+        else:
+            partial = fold.aggregator.merge(partial, item)
+    return (partial if partial is not None else fold.zero()), dropouts
+
+
+def _release(
+    plan: Plan, task: RoundTask, partial: Partial, noise: Noise
+) -> tuple[Vector | None, dict[str, float | None]]:
+    """The public mean delta, float64, and the values of the public metric sums."""
+    layout = task.layout
+    total = plan.parts.aggregator.finish(partial, layout, plan.facts)
+    for stage in reversed(plan.parts.stages):
+        total = stage.decode(total, layout)
+    public: dict[str, Vector] = {}
+    for segment in layout.segments:
+        spec = plan.facts[segment.name]
+        if segment.size and plan.parts.mechanism.releases(spec):
+            public[segment.name] = plan.parts.mechanism.apply(
+                layout.slice(total, segment.name), spec, _stream(noise, task, segment.name)
+            )
+    step = public.get("delta")
+    if step is not None:
+        step /= _divisor(plan, public)
+    return step, plan.metric_values(public.get("metrics", np.zeros(0)))
+
+
+def _stream(noise: Noise, task: RoundTask, segment: str) -> Noise:
+    """Replayable noise differs by round and segment; fresh noise always differs."""
+    if isinstance(noise, ReplayKey):
+        return noise.derive("noise", task.purpose.value, task.round, task.attempt, segment)
+    return noise
+
+
+def _divisor(plan: Plan, public: dict[str, Vector]) -> float:
+    """Total weight of the members, or the constant that does not depend on who answered."""
+    spec = plan.facts["delta"]
+    if spec.divisor is Divisor.FIXED:
+        return plan.parts.sampler.expected * spec.weight
+    total = float(public["weight"][0])
+    return total if total > 0 else 1.0
+
+
+def _advance(
+    plan: Plan, state: TrainState, step: Vector | None, metrics: dict[str, float | None]
+) -> TrainState:
+    """The state after a round that counted; `step` is None after a measurement."""
+    state = _watch(plan, state, metrics)
+    if step is None:
+        return replace(state, attempt=0)
+    server, params = plan.parts.algorithm.server.apply(state.server, state.params, step)
+    params.flags.writeable = False
+    return replace(
+        state,
+        round=state.round + 1,
+        attempt=0,
+        params=params,
+        model=sha256(params),
+        server=server,
+    )
+
+
+def _watch(plan: Plan, state: TrainState, metrics: dict[str, float | None]) -> TrainState:
+    value = metrics.get(plan.job.rounds.watch)
+    if value is None:
+        return state
+    lower = all(m.better.name == "LOWER" for m in plan.task.metrics if m.name == plan.job.rounds.watch)
+    better = state.best is None or (value < state.best if lower else value > state.best)
+    return replace(state, best=value, stale=0) if better else replace(state, stale=state.stale + 1)

@@ -1,0 +1,58 @@
+"""Training over rounds: from the state that the journal remembers to the last measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hansa.core.contribute import Purpose
+from hansa.core.parts import ServerOptimizer
+from hansa.core.plan import Plan
+from hansa.core.round import RoundRecord, TrainState, World, run_round
+from hansa.core.vector import Vector, sha256
+from hansa.errors import RoundVoid
+
+OnRound = Callable[[RoundRecord], None]
+
+
+def initial_state(plan: Plan, params: Vector) -> TrainState:
+    """The state before the first round; `params` must not be written to afterwards."""
+    server: ServerOptimizer[object] = plan.parts.algorithm.server
+    return TrainState(0, 0, params, sha256(params), server.init(params))
+
+
+async def train(
+    plan: Plan, state: TrainState, world: World, on_round: OnRound = lambda record: None
+) -> TrainState:
+    """Runs the rounds that are left, then measures the final model on every client.
+
+    A void round is tried again with a new cohort; each try is charged.
+
+    Args:
+      plan: what to run.
+      state: where to start: `initial_state`, or what a journal remembers.
+      world: where to run.
+      on_round: called with each record, also of void rounds.
+
+    Raises:
+      RoundVoid: one round was void `rounds.attempts` times; the state before it is recorded.
+      BudgetExceeded: the budget does not cover the next round.
+    """
+    rounds = plan.job.rounds
+    while state.round < rounds.count and not _stopped(plan, state):
+        state, record = await run_round(plan, state, world)
+        on_round(record)
+        if record.void and state.attempt >= rounds.attempts:
+            raise RoundVoid(
+                f"round {record.round} was void {state.attempt} times: at most "
+                f"{len(record.members)} of the {plan.quorum} updates that it needs arrived",
+                fix="see why clients dropped out, lower rounds.quorum or raise rounds.deadline",
+            )
+    if plan.measures:
+        state, record = await run_round(plan, state, world, Purpose.EVALUATE)
+        on_round(record)
+    return state
+
+
+def _stopped(plan: Plan, state: TrainState) -> bool:
+    """Early stop: the watched metric has not improved for `patience` measurements."""
+    return 0 < plan.job.rounds.patience <= state.stale
