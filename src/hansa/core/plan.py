@@ -1,9 +1,9 @@
 """The plan check: a job is proved to fit by running its parts over facts instead of data.
 
-        job words ──► parts ──► infer, part by part, segment by segment ──► facts at the gate
-                                    │ every reason why not is collected           │
-                                    ▼                                             ▼
-                              PlanRefused                     Plan: trail, event, claims, cost, digest
+    job words ──► parts ──► infer, part by part, segment by segment ──► facts at the gate
+                                │ every reason why not is collected           │
+                                ▼                                             ▼
+                          PlanRefused                 Plan: trail, event, claims, cost, digest
 
 The number that passes the check is the number that calibrates the noise: the mechanism is handed
 the same `UpdateSpec` at plan time and at run time. Engines accept nothing but a `Plan`.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from hansa.core import canonical, events
 from hansa.core.claims import claims_of
@@ -181,7 +182,7 @@ def _try(errors: list[PlanError], check: object) -> None:
 
 
 def _check_order(errors: list[PlanError], stages: tuple[Stage, ...]) -> None:
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         if after.role < before.role:
             errors.append(
                 PlanError(

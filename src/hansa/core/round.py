@@ -1,10 +1,10 @@
 """The only round loop. Simulation and federation differ in the engine they hand in.
 
-    charge ──► open ──► gather (engine) ──► quorum? ──► commit ──► decode ──► mechanism ──► optimise
-       │                                       │ no                              the one gate │
-       ▼                                       ▼                                 to the public ▼
-  BudgetExceeded                        void: model unchanged,                        close: one
-  nobody contacted                      the charge stays spent                       durable step
+  charge ──► open ──► gather (engine) ──► quorum? ──► commit ──► decode ──► mechanism ──► optimise
+     │                                       │ no                              the one gate │
+     ▼                                       ▼                                 to the public ▼
+BudgetExceeded                        void: model unchanged,                        close: one
+nobody contacted                      the charge stays spent                       durable step
 """
 
 from __future__ import annotations
@@ -179,7 +179,9 @@ async def run_round(
     charge = Charge(world.job, state.round, state.attempt, purpose, plan.round_event)
     world.ledger.reserve(charge)
     opening = await world.journal.open(
-        Opening(purpose, state.round, state.attempt, _draw(plan, state, world, purpose), state.model)
+        Opening(
+            purpose, state.round, state.attempt, _draw(plan, state, world, purpose), state.model
+        )
     )
     task = RoundTask(
         plan, state.round, state.attempt, purpose, state.params, state.model, world.key
@@ -295,6 +297,8 @@ def _watch(plan: Plan, state: TrainState, metrics: dict[str, float | None]) -> T
     value = metrics.get(plan.job.rounds.watch)
     if value is None:
         return state
-    lower = all(m.better.name == "LOWER" for m in plan.task.metrics if m.name == plan.job.rounds.watch)
+    lower = all(
+        m.better.name == "LOWER" for m in plan.task.metrics if m.name == plan.job.rounds.watch
+    )
     better = state.best is None or (value < state.best if lower else value > state.best)
     return replace(state, best=value, stale=0) if better else replace(state, stale=state.stale + 1)

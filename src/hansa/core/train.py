@@ -21,7 +21,7 @@ def initial_state(plan: Plan, params: Vector) -> TrainState:
 
 
 async def train(
-    plan: Plan, state: TrainState, world: World, on_round: OnRound = lambda record: None
+    plan: Plan, state: TrainState, world: World, on_round: OnRound | None = None
 ) -> TrainState:
     """Runs the rounds that are left, then measures the final model on every client.
 
@@ -40,7 +40,8 @@ async def train(
     rounds = plan.job.rounds
     while state.round < rounds.count and not _stopped(plan, state):
         state, record = await run_round(plan, state, world)
-        on_round(record)
+        if on_round is not None:
+            on_round(record)
         if record.void and state.attempt >= rounds.attempts:
             raise RoundVoid(
                 f"round {record.round} was void {state.attempt} times: at most "
@@ -49,7 +50,8 @@ async def train(
             )
     if plan.measures:
         state, record = await run_round(plan, state, world, Purpose.EVALUATE)
-        on_round(record)
+        if on_round is not None:
+            on_round(record)
     return state
 
 

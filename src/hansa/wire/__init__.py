@@ -1,0 +1,1 @@
+"""The wire: messages, limits, methods and errors of the sites' door, for both of its sides."""

@@ -1,0 +1,51 @@
+"""How large and how slow anything on the wire may be. Nothing is unbounded."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL: Final = 1
+"""Version of the meaning of `proto/hansa/v1`; both sides must speak the same."""
+
+CHUNK: Final = 1 << 20
+"""Bytes of one chunk of a vector: on loopback, 1 MiB carries three times what 64 KiB does."""
+
+MAX_MESSAGE: Final = CHUNK + (64 << 10)
+"""Largest message of a stream: a chunk and its framing."""
+
+MAX_DOCUMENT: Final = 512 << 10
+"""Largest canonical JSON document: a job, the facts of a task."""
+
+MAX_BUNDLE: Final = 64 << 20
+"""Largest bundle of task code in bytes."""
+
+HANDSHAKE_SECONDS: Final = 10.0
+"""Time for a hello after a stream was opened."""
+
+CALL_SECONDS: Final = 30.0
+"""Time for a short call such as a renewal."""
+
+CHUNK_SECONDS: Final = 30.0
+"""Longest silence between two chunks of one transfer."""
+
+SERVER_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_concurrent_streams", 16),
+    ("grpc.max_metadata_size", 8 << 10),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.so_reuseport", 0),
+)
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
