@@ -145,8 +145,10 @@ class World:
       ledger: the privacy budget.
       journal: the memory of rounds.
       noise: where mechanisms take noise from.
-      key: the key of everything repeatable.
+      key: the key of everything repeatable that clients do.
       population: names of the clients that may be drawn.
+      sampling: the key of the cohorts; `key` if it is left out. Amplification by sampling holds
+        only while nobody can foresee the cohort, so a real federation keeps this one secret.
     """
 
     job: str
@@ -156,6 +158,7 @@ class World:
     noise: Noise
     key: ReplayKey
     population: Sequence[str]
+    sampling: ReplayKey | None = None
 
 
 async def run_round(
@@ -215,7 +218,7 @@ async def run_round(
 def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tuple[str, ...]:
     if purpose is Purpose.EVALUATE:
         return tuple(world.population)
-    key = world.key.derive("round", state.round, "attempt", state.attempt, "sample")
+    key = (world.sampling or world.key).derive("round", state.round, state.attempt, "sample")
     return plan.parts.sampler.draw(world.population, key)
 
 
