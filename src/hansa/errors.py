@@ -3,6 +3,7 @@
     HansaError                     1  something failed; every error says what, why and the fix
     ├── Refused                    2  a check said no before anything happened
     │   ├── JobError                  a job file or a site file is wrong (file, line)
+    │   ├── JobRefused                a file with several mistakes; holds every JobError
     │   ├── PlanRefused               a job whose parts do not fit; holds every PlanError
     │   │   └── PlanError             one part, because, fix
     │   ├── PolicyRefused             a site's own policy said no
@@ -66,6 +67,18 @@ class JobError(Refused):
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
         return where + super().__str__()
+
+
+class JobRefused(Refused):
+    """A job file or a site file with several mistakes; `errors` holds each, in file order."""
+
+    def __init__(self, errors: Sequence[JobError]) -> None:
+        self.errors = tuple(errors)
+        lines = "".join(f"\n  {error}" for error in self.errors)
+        super().__init__(f"{len(self.errors)} mistakes:{lines}", fix="see each mistake")
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class PlanError(Refused):
