@@ -1,0 +1,1 @@
+"""What the coordinator does with the public mean delta: one server optimizer per file."""

@@ -1,0 +1,1 @@
+"""What runs on a site's data: tasks, and what clients do with them."""
