@@ -1,0 +1,1 @@
+"""The coordinator: durable state, the sites' door, and what runs jobs."""

@@ -1,0 +1,176 @@
+"""A sum that survives a crash, without one update ever being written.
+
+    fold lock held:   write: copy the sum into the slot that the store does not refer to
+    lock free:        sync: fdatasync, checksum             folding goes on meanwhile
+    then:             store.commit_fold: from here on these members are durable
+
+There are two slots, so that the one that the store refers to is whole at every moment. The slot
+that is written to is chosen by what is kept, not by counting: after a commit that failed, counting
+would overwrite the only durable sum.
+
+The checksum is a SHA-256 of what the file holds. It guards against torn or mixed-up slots, not
+against an adversary, for which a CRC would do; but it is computed outside the fold lock from the
+page cache, where it costs less than the fdatasync beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hansa.coordinator.disk import (
+    bytes_of,
+    explained,
+    private_folder,
+    set_aside,
+    sync_data,
+    sync_folder,
+    write_all,
+)
+from hansa.coordinator.rows import FoldRow, Slot
+from hansa.errors import StoreError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_HEADER = struct.Struct("<8sQQ")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_MAGIC = b"hansa/s1"
+_START = 4096
+"""Where the bytes begin: a page of their own keeps copies and checksums aligned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A sum that was written and is not durable yet."""
+
+    generation: int
+    slot: int
+    size: int
+
+
+class DurableAccumulator:
+    """Two files that take turns in holding one sum.
+
+    Not for two writers at once: the caller's lock covers `write`, and one `sync` follows each.
+
+    Args:
+      folder: where the files are; made for the owner alone if it is missing.
+      name: name of the sum; the files are `name.0` and `name.1`.
+    """
+
+    def __init__(self, folder: Path | str, name: str) -> None:
+        if _NAME.fullmatch(name) is None:
+            raise StoreError(
+                f"{name[:80]!r} cannot be the name of a file",
+                fix="use letters, digits, dot, dash and underscore",
+            )
+        self.folder = Path(folder)
+        self.name = name
+        private_folder(self.folder)
+
+    def write(self, content: Buffer, generation: int, kept: Slot | FoldRow | None) -> Draft:
+        """Copies a sum into a slot; fast, since nothing waits for the disk.
+
+        Args:
+          content: the sum's bytes, contiguous; only read, and free to change afterwards.
+          generation: grows with each write of a round.
+          kept: what the store refers to for this round: the last fold that was committed, None
+            before the first. Its slot is not touched.
+
+        Raises:
+          StoreError: the disk is full or refuses, or the generation does not grow.
+        """
+        if kept is not None and generation <= kept.generation:
+            raise StoreError(
+                f"generation {generation} of sum '{self.name}' does not follow {kept.generation}",
+                fix="count generations up from the fold that the store holds",
+            )
+        view = bytes_of(content)
+        slot = 0 if kept is None else 1 - kept.slot
+        path = self._path(slot)
+        with explained(f"sum '{self.name}' cannot be written", path):
+            descriptor = self._opened(path, _START + len(view))
+            try:
+                write_all(descriptor, memoryview(_HEADER.pack(_MAGIC, generation, len(view))), 0)
+                write_all(descriptor, view, _START)
+            finally:
+                os.close(descriptor)
+        return Draft(generation, slot, len(view))
+
+    def sync(self, draft: Draft) -> Slot:
+        """Waits until a written sum is on the disk; folding may go on meanwhile.
+
+        Raises:
+          StoreError: the disk refuses. The draft is lost: write the sum again.
+        """
+        path = self._path(draft.slot)
+        with explained(f"sum '{self.name}' cannot be made durable", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                sync_data(descriptor)
+                checksum = _checksum(descriptor, draft.size)
+            finally:
+                os.close(descriptor)
+        return Slot(draft.generation, draft.slot, checksum)
+
+    def read(self, kept: Slot | FoldRow) -> bytes:
+        """The bytes of a durable sum.
+
+        Raises:
+          StoreError: the slot is missing, torn, or holds another generation.
+        """
+        path = self._path(kept.slot)
+        with explained(f"sum '{self.name}' cannot be read", path), path.open("rb") as file:
+            header = file.read(_HEADER.size).ljust(_HEADER.size, b"\0")
+            magic, generation, size = _HEADER.unpack(header)
+            right = magic == _MAGIC and generation == kept.generation
+            whole = right and _START + size <= os.fstat(file.fileno()).st_size
+            file.seek(_START)
+            body = file.read(size) if whole else b""
+        if not whole or hashlib.sha256(body).hexdigest() != kept.checksum:
+            raise StoreError(
+                f"'{path}' does not hold generation {kept.generation} of sum '{self.name}' in one "
+                "piece, though the store says so",
+                fix="restore the folder from the store's own backup, or cancel the job",
+            )
+        return body
+
+    def remove(self) -> None:
+        """Deletes both slots: a sum before its noise is private and not kept longer than needed."""
+        with explained(f"sum '{self.name}' cannot be deleted", self.folder):
+            for slot in (0, 1):
+                self._path(slot).unlink(missing_ok=True)
+            sync_folder(self.folder)
+
+    def _path(self, slot: int) -> Path:
+        return self.folder / f"{self.name}.{slot}"
+
+    def _opened(self, path: Path, size: int) -> int:
+        """The file, long enough and with its blocks set aside before anything is overwritten."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < size:
+                sync_folder(path.parent)
+                set_aside(descriptor, size)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def _checksum(descriptor: int, size: int) -> str:
+    if not size:
+        return hashlib.sha256().hexdigest()
+    with mmap.mmap(descriptor, _START + size, prot=mmap.PROT_READ) as pages:
+        view = memoryview(pages)[_START:]
+        try:
+            return hashlib.sha256(view).hexdigest()
+        finally:
+            view.release()
