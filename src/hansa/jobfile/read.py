@@ -1,0 +1,124 @@
+"""Finds a job file and reads it, or says what is wrong with the file as a whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path as File
+
+from hansa.core.job import Job
+from hansa.errors import JobError
+from hansa.jobfile.mistakes import refuse
+from hansa.jobfile.rules import check_rules
+from hansa.jobfile.syntax import parse
+from hansa.jobfile.words import read_words
+from hansa.nearest import nearest
+
+NAME = "job.toml"
+MOST_BYTES = 1 << 20
+EXAMPLES = File(__file__).parent.parent / "examples"
+
+
+def load_job(path: str | os.PathLike[str]) -> Job:
+    """Reads a job.
+
+    Args:
+      path: a job file, a folder that holds a `job.toml`, or the name of a built-in example.
+
+    Returns:
+      The job; its `folder` is the file's.
+
+    Raises:
+      JobError: the file cannot be read, or one thing in it is wrong.
+      JobRefused: several things in it are wrong.
+    """
+    file, shown = find(path)
+    text = _text(file, shown)
+    words, lines = parse(text, shown)
+    right, mistakes = read_words(words)
+    mistakes += check_rules(words, right)
+    if mistakes:
+        refuse(mistakes, shown, lines)
+    return Job(**right, folder=file.parent.resolve())
+
+
+def examples() -> list[str]:
+    """Names of the built-in examples."""
+    return sorted(file.parent.name for file in EXAMPLES.glob(f"*/{NAME}"))
+
+
+def find(path: str | os.PathLike[str]) -> tuple[File, str]:
+    """The job file that a person means, and how to name it in messages.
+
+    Raises:
+      JobError: there is none.
+    """
+    shown = os.fspath(path)
+    at = File(shown)
+    if at.is_dir():
+        if (at / NAME).is_file():
+            return at / NAME, str(at / NAME)
+        raise JobError(
+            f"this folder holds no {NAME}", fix=_instead(at, "name the job file itself"), file=shown
+        )
+    if at.exists():
+        if not at.is_file():
+            raise JobError("this is not a file", fix=f"name a {NAME}", file=shown)
+        return at, shown
+    if shown in examples():
+        return EXAMPLES / shown / NAME, f"{shown}/{NAME}"
+    raise JobError(
+        "there is no such file",
+        fix=_meant(at) or f"write one with: hansa new {at.stem or 'NAME'}",
+        file=shown,
+    )
+
+
+def _instead(folder: File, otherwise: str) -> str:
+    others = sorted(file.name for file in folder.glob("*.toml"))
+    near = nearest(NAME, others) or (others[0] if len(others) == 1 else None)
+    return f"name the file: {folder / near}" if near else otherwise
+
+
+def _meant(at: File) -> str | None:
+    """The nearest name that does exist, beside the path or among the examples."""
+    folder = at.parent
+    beside = []
+    if folder.is_dir():
+        beside = [
+            entry.name
+            for entry in folder.iterdir()
+            if entry.suffix == ".toml" or (entry / NAME).is_file()
+        ]
+    near = nearest(at.name, beside)
+    if near:
+        return f"name {folder / near}"
+    example = nearest(str(at), examples())
+    return f"name the example {example}" if example else None
+
+
+def _text(file: File, shown: str) -> str:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise JobError(
+            f"the file cannot be read: {error.strerror}",
+            fix="give yourself the right to read it",
+            file=shown,
+        ) from error
+    if len(data) > MOST_BYTES:
+        raise JobError(
+            f"the file is larger than {MOST_BYTES:,} bytes", fix=f"name a {NAME}", file=shown
+        )
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise JobError(
+            f"byte 0x{data[error.start]:02x} is not UTF-8 text",
+            fix="save the file as UTF-8",
+            file=shown,
+            line=data[: error.start].count(b"\n") + 1,
+        ) from error
+    if not text.strip():
+        raise JobError("the file is empty", fix="write a job with: hansa new NAME", file=shown)
+    return text

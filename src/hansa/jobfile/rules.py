@@ -1,0 +1,166 @@
+"""Which keys go together: what an author can write that has no effect or is not enough.
+
+These rules are for files, which have an author to teach. A job that arrives over the wire may
+have every number filled in, so it is checked word by word only, and by the plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from hansa.core.job import Aggregation, Cohort, Job, Privacy, Quantization, Rounds
+from hansa.jobfile.keys import toml
+from hansa.jobfile.locate import Path
+from hansa.jobfile.mistakes import Mistake, dotted
+
+Words = Mapping[str, Any]
+Rule = Callable[..., Iterator[Mistake]]
+
+
+def check_rules(words: Words, right: Mapping[str, Any]) -> list[Mistake]:
+    """All that is wrong with how the keys of a file go together.
+
+    Args:
+      words: what the file says, which tells a key that was written from its default.
+      right: the job's fields that are right by themselves; what a rule reads must be among them.
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(Job) if f.name not in words}
+    fields = {**defaults, **right}
+    return [
+        mistake
+        for rule, reads in _RULES.items()
+        if all(name in fields and fields[name] is not dataclasses.MISSING for name in reads)
+        for mistake in rule(words, *(fields[name] for name in reads))
+    ]
+
+
+def _cohort(words: Words, cohort: Cohort) -> Iterator[Mistake]:
+    uses = {"everyone": set(), "poisson": {"rate", "cap"}, "fixed": {"size"}}[cohort.sampler]
+    for name, sampler in (("rate", "poisson"), ("cap", "poisson"), ("size", "fixed")):
+        if name not in uses and _says(words, "cohort", name):
+            yield _unused(
+                ("cohort", name),
+                f'the sampler is "{cohort.sampler}"',
+                f'write sampler = "{sampler}", or leave {name} out',
+            )
+    if cohort.sampler == "poisson" and cohort.rate == 0:
+        yield _needs(
+            ("cohort", "rate"),
+            'sampler "poisson" draws each client with a rate',
+            "add rate = 0.1 to [cohort], or the probability that you want",
+        )
+    if cohort.sampler == "fixed" and cohort.size == 0:
+        yield _needs(
+            ("cohort", "size"),
+            'sampler "fixed" draws that many clients',
+            "add size = 10 to [cohort], or the number that you want",
+        )
+    for name in ("size", "cap"):
+        value = getattr(cohort, name)
+        if name in uses and value > cohort.population:
+            yield Mistake(
+                ("cohort", name),
+                f"cohort.{name} is {value}, more than the population of {cohort.population}",
+                f"write {name} = {cohort.population} or less",
+            )
+
+
+def _privacy(words: Words, privacy: Privacy) -> Iterator[Mistake]:
+    if privacy.mechanism == "none":
+        for name in words.get("privacy", {}):
+            if name not in ("mechanism", "unit") and _says(words, "privacy", name):
+                yield _unused(
+                    ("privacy", name),
+                    'the mechanism is "none", so nothing is private',
+                    f'write mechanism = "gaussian", or leave {name} out',
+                )
+        return
+    if privacy.clip == 0:
+        yield _needs(
+            ("privacy", "clip"),
+            "noise is scaled by the largest update there can be",
+            "add clip = 1.0 to [privacy], or the norm bound that you want",
+        )
+    if privacy.epsilon and privacy.noise_multiplier:
+        yield Mistake(
+            ("privacy", "noise_multiplier"),
+            f"the noise is given both ways: epsilon = {toml(privacy.epsilon)} and "
+            f"noise_multiplier = {toml(privacy.noise_multiplier)}",
+            "leave noise_multiplier out, so that the noise is found from epsilon",
+        )
+    if not privacy.epsilon and not privacy.noise_multiplier:
+        yield _needs(
+            ("privacy", "epsilon"),
+            f'mechanism "{privacy.mechanism}" needs to know how much noise',
+            "add epsilon = 8.0 to [privacy], or the target that you want",
+        )
+    if privacy.delta == 0:
+        yield _needs(
+            ("privacy", "delta"),
+            "epsilon holds except with this probability",
+            "add delta = 1e-5 to [privacy]; choose it below 1 / population",
+        )
+    if _says(words, "privacy", "metrics_noise_multiplier") and privacy.metrics_clip == 0:
+        yield _unused(
+            ("privacy", "metrics_noise_multiplier"),
+            "no metrics leave the sites while metrics_clip is 0",
+            "add metrics_clip = 100.0 to [privacy], or leave metrics_noise_multiplier out",
+        )
+
+
+def _aggregation(words: Words, aggregation: Aggregation, privacy: Privacy) -> Iterator[Mistake]:
+    if aggregation.rule != "trimmed_mean" and "trim" in words.get("aggregation", {}):
+        yield _unused(
+            ("aggregation", "trim"),
+            f'the rule is "{aggregation.rule}"',
+            'write rule = "trimmed_mean", or leave trim out',
+        )
+    if _says(words, "aggregation", "clip") and privacy.mechanism != "none":
+        yield _unused(
+            ("aggregation", "clip"),
+            "privacy.clip is the norm bound of a private job",
+            "leave it out, or write it as clip in [privacy]",
+        )
+
+
+def _quantization(words: Words, quantization: Quantization) -> Iterator[Mistake]:
+    if quantization.step == 0 and "bits" in words.get("quantization", {}):
+        yield _unused(
+            ("quantization", "bits"),
+            "nothing is quantized while step is 0",
+            "add step = 1e-4 to [quantization], or leave the section out",
+        )
+
+
+def _patience(_: Words, rounds: Rounds, evaluate_every: int) -> Iterator[Mistake]:
+    if rounds.patience and evaluate_every == 0:
+        yield _unused(
+            ("rounds", "patience"),
+            "it counts measurements, and evaluate_every = 0 makes none before the end",
+            "write evaluate_every = 1 above the first section, or leave patience out",
+        )
+
+
+_RULES: Mapping[Rule, tuple[str, ...]] = {
+    _cohort: ("cohort",),
+    _privacy: ("privacy",),
+    _aggregation: ("aggregation", "privacy"),
+    _quantization: ("quantization",),
+    _patience: ("rounds", "evaluate_every"),
+}
+"""Each rule, and the job's fields that it reads."""
+
+
+def _says(words: Words, section: str, name: str) -> bool:
+    """Whether the file gives the key a value that asks for something: not 0."""
+    return bool(words.get(section, {}).get(name))
+
+
+def _unused(path: Path, because: str, fix: str) -> Mistake:
+    return Mistake(path, f"{dotted(path)} has no effect: {because}", fix)
+
+
+def _needs(path: Path, because: str, fix: str) -> Mistake:
+    return Mistake(path[:-1], f"{dotted(path)} is missing: {because}", fix)
