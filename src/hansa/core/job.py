@@ -120,7 +120,11 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecureAggregation:
-    """`[secure_aggregation]`: whether the coordinator sees sums only."""
+    """`[secure_aggregation]`: whether the coordinator sees sums only.
+
+    Attributes:
+      enabled: true: updates are masked, so that only their sum can be read.
+    """
 
     enabled: bool = False
 
