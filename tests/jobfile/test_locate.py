@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -54,7 +55,7 @@ LINES = {
 }
 
 
-def paths(words, at=()):
+def paths(words: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every key that `tomllib` found, tables included; what arrays hold has no name."""
     for key, value in words.items():
         yield (*at, key)
@@ -73,7 +74,7 @@ def test_sees_exactly_the_keys_that_tomllib_sees():
 def test_lists_of_tables_are_seen_once_each():
     text = "[[a]]\nx = 1\n[[a]]\nx = 2\n[a.b]\ny = 3\n"
     assert locate(text) == {("a",): 1, ("a", "x"): 2, ("a", "b"): 5, ("a", "b", "y"): 6}
-    assert [s.line for s in sightings(text) if s.path == ("a",) and s.leaf] == [1, 3]
+    assert [s.line for s in sightings(text) if s.path == ("a",) and s.kind == "header"] == [1, 3]
 
 
 @pytest.mark.parametrize(

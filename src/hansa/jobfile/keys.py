@@ -161,7 +161,8 @@ def kind(of: Any) -> str:
     """A Python type in words that a person who does not write Python reads."""
     origin, inner = typing.get_origin(of), typing.get_args(of)
     if origin is Literal:
-        return " or ".join(toml(value) for value in inner)
+        *others, last = [toml(value) for value in inner]
+        return f"{', '.join(others)} or {last}" if others else last
     if origin in (Union, types.UnionType):
         return " or ".join(kind(each) for each in inner if each is not type(None))
     if origin in (tuple, list):
@@ -180,6 +181,8 @@ def toml(value: object) -> str:
         return f'"{escaped}"'
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml(item) for item in value) + "]"
+    if isinstance(value, float):
+        return repr(value).replace("e-0", "e-")
     return "a section" if isinstance(value, Mapping) else str(value)
 
 

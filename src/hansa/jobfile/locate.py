@@ -20,7 +20,7 @@ import tomllib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 Path: TypeAlias = tuple[str, ...]
 """A dotted key, in pieces; `()` is the whole file."""
@@ -43,12 +43,12 @@ class Sighting:
     Attributes:
       path: the whole dotted key.
       line: counted from 1.
-      leaf: False for the tables that a dotted key or a header opens on its way.
+      kind: a key with its value, a header, or a table that one of them opens on its way.
     """
 
     path: Path
     line: int
-    leaf: bool
+    kind: Literal["key", "header", "way"]
 
 
 class NotToml(ValueError):
@@ -102,7 +102,7 @@ class _Scanner:
         self.at += len(closing)
         path = self._key()
         self._expect(closing, line)
-        self._see((), path, line)
+        self._see((), path, line, "header")
         return path
 
     def _pair(self, table: Path | None) -> None:
@@ -111,7 +111,7 @@ class _Scanner:
         path = self._key()
         self._expect("=", line)
         if table is not None:
-            self._see(table, path, line)
+            self._see(table, path, line, "key")
         self._skip(_BLANK)
         self._value(None if table is None else table + path)
 
@@ -146,9 +146,10 @@ class _Scanner:
             self.at += 1
         self._expect(closing, line)
 
-    def _see(self, table: Path, path: Path, line: int) -> None:
-        for end in range(1, len(path) + 1):
-            self.seen.append(Sighting(table + path[:end], line, leaf=end == len(path)))
+    def _see(self, table: Path, path: Path, line: int, kind: Literal["key", "header"]) -> None:
+        for end in range(1, len(path)):
+            self.seen.append(Sighting(table + path[:end], line, "way"))
+        self.seen.append(Sighting(table + path, line, kind))
 
     def _line(self) -> int:
         return bisect_right(self._starts, self.at)

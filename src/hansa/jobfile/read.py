@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path as File
 
@@ -108,8 +109,12 @@ def _text(file: File, shown: str) -> str:
         ) from error
     if len(data) > MOST_BYTES:
         raise JobError(
-            f"the file is larger than {MOST_BYTES:,} bytes", fix=f"name a {NAME}", file=shown
+            f"the file is larger than {MOST_BYTES:,} bytes",
+            fix="name a job file, which is a short text",
+            file=shown,
         )
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise JobError("the file is UTF-16 text", fix="save the file as UTF-8", file=shown)
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

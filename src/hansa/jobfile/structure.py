@@ -64,7 +64,7 @@ def check_algorithm_name(words: Mapping[str, Any], algorithms: Algorithms) -> li
         return [
             Mistake(
                 (ALGORITHM,),
-                "[algorithm] lacks name: the method that trains the model",
+                "[algorithm] lacks name (the method that trains the model)",
                 f"add a line to [algorithm] with one of: {listed(sorted(algorithms))}",
             )
         ]
@@ -134,7 +134,7 @@ def _unknown_key(path: Path, known: Iterable[str], algorithms: Algorithms) -> Mi
             f"this algorithm has no key {name}",
             f"leave it out, or choose an algorithm that has it: {listed(sorted(taking))}",
         )
-    homes = [_TOP] if name in top_keys() else []
+    homes = [f"{_TOP}, above the first section"] if name in top_keys() else []
     homes += [f"[{section}]" for section in sections() if name in section_keys(section)]
     homes += [f"[{ALGORITHM}]"] if taking else []
     if homes:

@@ -20,9 +20,6 @@ _FIXES = (
     ("invalid value", "put a text in quotes; write true and false in lower case"),
     ("expected '='", "write key = value"),
     ("expected newline", "put one key = value on a line, and a text in quotes"),
-    ("illegal", "close the quotes on the line that opens them"),
-    ("unterminated", "close the quotes"),
-    ("unclosed", "close the bracket, and put a comma between two items"),
 )
 
 
@@ -44,16 +41,18 @@ def parse(text: str, file: str) -> tuple[Mapping[str, Any], Mapping[Path, int]]:
 
 def _explain(text: str, said: str, file: str) -> JobError:
     match = _SAID.fullmatch(said)
-    reason, number, column = (
-        (match["reason"], match["line"], match["column"]) if match else (said, None, None)
-    )
+    reason = match["reason"] if match else said
     reason = reason[:1].lower() + reason[1:]
-    line = int(number) if number else text.rstrip("\n").count("\n") + 1
+    last = text.rstrip("\n").count("\n") + 1
+    line = int(match["line"]) if match and match["line"] else last
     if reason.startswith(("cannot", "duplicate")):
         return _twice(text, reason, file, line)
-    where = f" (column {column})"
-    if number is None or reason.startswith(("unclosed", "unterminated")):
-        line, where = _opened(text, line), ", and what opened it begins on this line"
+    opened = _opened(text)
+    if opened and (opened < line or reason.startswith(("unclosed", "unterminated"))):
+        return _not_closed(file, opened)
+    if reason.startswith("illegal character '\\n'"):
+        return _not_closed(file, line)
+    where = f" (column {match['column']})" if match and match["column"] else ""
     fix = next((fix for start, fix in _FIXES if reason.startswith(start)), None)
     return JobError(
         f"this is not TOML: {reason}{where}",
@@ -63,13 +62,22 @@ def _explain(text: str, said: str, file: str) -> JobError:
     )
 
 
-def _opened(text: str, line: int) -> int:
-    """The line where the piece begins that is still open at the end."""
+def _opened(text: str) -> int:
+    """The line where the piece begins that is never closed; 0 if there is none."""
     try:
         sightings(text)
     except NotToml as error:
         return error.line
-    return line
+    return 0
+
+
+def _not_closed(file: str, line: int) -> JobError:
+    return JobError(
+        "this is not TOML: a quote or a bracket that opens on this line is not closed",
+        fix="close it, and put a comma between two items of a list",
+        file=file,
+        line=line,
+    )
 
 
 def _twice(text: str, reason: str, file: str, line: int) -> JobError:
@@ -81,23 +89,19 @@ def _twice(text: str, reason: str, file: str, line: int) -> JobError:
             f"this is not TOML: {reason}", fix="keep one of the two", file=file, line=line
         )
     first = _clash(earlier, last)
-    name = dotted(last.path)
     since = f", first on line {first.line}" if first else ""
-    opens = text.split("\n")[last.line - 1].lstrip().startswith("[")
-    return JobError(
-        f"[{name}] is opened a second time{since}"
-        if opens
-        else f"{name} is set a second time{since}",
-        fix=f"put all keys of [{name}] below one header" if opens else "keep one of the two lines",
-        file=file,
-        line=last.line,
-    )
+    name = dotted(last.path)
+    if last.kind == "header":
+        message, fix = f"[{name}] is opened", f"put all keys of [{name}] below one header"
+    else:
+        message, fix = f"{name} is set", "keep one of the two lines"
+    return JobError(f"{message} a second time{since}", fix=fix, file=file, line=last.line)
 
 
 def _clash(earlier: list[Sighting], last: Sighting) -> Sighting | None:
-    """What was set before, under the same name or under the name of a table around it."""
+    """What was set before, under the same name or as a key where a table is needed now."""
     around = {last.path[:end] for end in range(1, len(last.path))}
     return next(
-        (s for s in earlier if s.path == last.path or (s.leaf and s.path in around)),
+        (s for s in earlier if s.path == last.path or (s.kind == "key" and s.path in around)),
         None,
     )

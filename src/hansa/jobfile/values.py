@@ -88,7 +88,7 @@ def _missing(key: Key, at: Path) -> Mistake:
     place = f"to [{dotted(at)}]" if at else "above the first section"
     return Mistake(
         at,
-        f"{where} lacks {key.name}: {key.meaning}",
+        f"{where} lacks {key.name} ({key.meaning})",
         f"add a line {place}: {key.name} = {_example(key)}",
     )
 
@@ -112,7 +112,7 @@ def _fix(key: Key, value: Any) -> str:
         choices = [str(choice) for choice in get_args(key.type)]
         near = nearest(str(value), choices)
         meant = next((c for c in get_args(key.type) if str(c) == near), None)
-        return "write one of these" if meant is None else f"write {key.name} = {toml(meant)}"
+        return f"write {key.name} = {_example(key) if meant is None else toml(meant)}"
     such = f"such as {key.name} = {_example(key)}"
     if isinstance(value, str) and key.type is not str and key.path not in DURATIONS:
         return f"write it without quotes, {such}"
