@@ -199,7 +199,7 @@ class Constant(nn.Linear):
     ("module", "words"),
     [
         (lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), ("GroupNorm", "running")),
-        (lambda: Constant(persistent=True), ("'scale'", "persistent=False")),
+        (lambda: Constant(persistent=True), ("not trained (scale)", "persistent=False")),
         (lambda: nn.Linear(4, 3).double(), ("'weight' of Linear is torch.float64", "float32")),
         (Frozen, ("'bias' of Frozen is frozen",)),
         (lambda: nn.LazyLinear(3), ("no shape yet",)),
