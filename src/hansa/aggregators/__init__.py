@@ -1,0 +1,1 @@
+"""Aggregators: how many updates become one."""

@@ -1,0 +1,184 @@
+"""The mean: a sum whose bits depend on the set of updates alone, in the memory of one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hansa.core.parts import Facts, Partial, Update
+from hansa.core.spec import Divisor, Domain, UpdateSpec
+from hansa.core.vector import Layout, Vector, blocks
+from hansa.errors import HansaError, UpdateRejected
+
+RANGES: Mapping[str, float] = {"delta": 2.0**24, "weight": 2.0**32, "metrics": 2.0**32}
+"""Coordinates of each segment are within this range where nothing else bounds them.
+
+A sum of integers needs a range. A delta is a change of parameters times a number of examples:
+2**24 leaves room for a change by 16 of a client with a million examples. Weights and metric sums
+are counts and totals over examples.
+"""
+
+_SMALLEST = -149
+"""All float32 numbers are multiples of 2**-149: a finer grid says nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The sum of all updates, to be divided by their weight.
+
+    Floating-point addition depends on the order. Here real updates are rounded to a grid that is
+    fine enough to keep float32 deltas as they are (62 bits for the sum), and added as int64;
+    ring updates are added as uint32 that wrap. Both are exact, so any order, any grouping and
+    any engine give the same bits.
+
+    | update                            | result                                      |
+    |-----------------------------------|---------------------------------------------|
+    | none                              | zeros                                       |
+    | the same ones in another order    | the same bits                               |
+    | NaN, infinity, beyond the range   | UpdateRejected, the partial sum as it was   |
+    | another type or length            | UpdateRejected, the partial sum as it was   |
+    | sum beyond int64 or the ring      | cannot be: the plan proves that it fits     |
+
+    It breaks down with the first bad client: one update moves the mean as far as its bound lets
+    it. `add` is O(d) in time, with temporaries of one block; memory is one buffer of d numbers,
+    whatever the cohort.
+
+    Attributes:
+      divisor: what the sum is divided by afterwards.
+    """
+
+    divisor: Divisor
+
+    def __str__(self) -> str:
+        return f"the mean over clients: the sum divided by {self.divisor.value}"
+
+    @property
+    def linear(self) -> bool:
+        """True: a sum."""
+        return True
+
+    def infer(self, spec: UpdateSpec) -> UpdateSpec:
+        """Chooses the grid: a power of two with which the whole cohort stays below 2**62."""
+        if spec.domain is Domain.RING:
+            return replace(spec, divisor=self.divisor)
+        peak = spec.peak if math.isfinite(spec.peak) else RANGES[spec.segment]
+        _, exponent = math.frexp(spec.cohort * peak)  # the sum is below 2**exponent
+        quantum = 2.0 ** max(exponent - 61, _SMALLEST)
+        rounding = quantum / 2 * math.sqrt(spec.size)
+        return replace(
+            spec, divisor=self.divisor, peak=peak, quantum=quantum, l2=spec.l2 + rounding
+        )
+
+    def zero(self, layout: Layout, facts: Facts) -> Partial:
+        """A buffer of zeros: int64 on the grid, or uint32 in the ring."""
+        return Partial(np.zeros(layout.size, _sum_type(layout, facts)), ())
+
+    def add(self, partial: Partial, client: str, update: Update, facts: Facts) -> Partial:
+        """Checks the whole update, then adds it block by block, in place.
+
+        Raises:
+          UpdateRejected: its type, its length, or a coordinate; the partial sum is unchanged.
+        """
+        total: Vector = partial.value
+        if total.dtype == np.uint32:
+            _check_form(update, total, np.dtype(np.uint32))
+            np.add(total, update.vector, out=total)
+        else:
+            _check_form(update, total, np.dtype(np.float32))
+            for segment in update.layout.segments:
+                check_range(update.segment(segment.name), facts[segment.name].peak, segment.name)
+            for segment in update.layout.segments:
+                _fold(
+                    update.layout.slice(total, segment.name),
+                    update.segment(segment.name),
+                    facts[segment.name].quantum,
+                )
+        return Partial(total, (*partial.members, client))
+
+    def merge(self, left: Partial, right: Partial) -> Partial:
+        """Adds the right sum to the left one, in place."""
+        np.add(left.value, right.value, out=left.value)
+        return Partial(left.value, left.members + right.members)
+
+    def finish(self, partial: Partial, layout: Layout, facts: Facts) -> Vector:
+        """The sum: float64 in model units, in the same buffer, or uint32 modulo 2**bits."""
+        total: Vector = partial.value
+        if total.dtype == np.uint32:
+            bits = facts[layout.segments[0].name].bits
+            return np.bitwise_and(total, np.uint32(2**bits - 1), out=total)
+        real = total.view(np.float64)
+        for segment in layout.segments:
+            start, end = layout.bounds(segment.name)
+            for block in blocks(end - start):
+                place = slice(start + block.start, start + block.stop)
+                real[place] = total[place].astype(np.float64) * facts[segment.name].quantum
+        return real
+
+    def dump(self, partial: Partial) -> memoryview:
+        """The bytes of a partial sum, without a copy, so that it can be made durable."""
+        value: Vector = partial.value
+        return value.astype(value.dtype.newbyteorder("<"), copy=False).data.cast("B")
+
+    def load(
+        self, buffer: bytes | memoryview, members: tuple[str, ...], layout: Layout, facts: Facts
+    ) -> Partial:
+        """A partial sum from its bytes.
+
+        Raises:
+          HansaError: the bytes are not a sum of this layout.
+        """
+        kind = _sum_type(layout, facts)
+        if len(buffer) != kind.itemsize * layout.size:
+            raise HansaError(
+                f"a partial sum has {len(buffer):,} bytes, the plan says "
+                f"{kind.itemsize * layout.size:,}",
+                fix="open the accumulator with the plan it was written for",
+            )
+        return Partial(np.frombuffer(buffer, kind.newbyteorder("<")).astype(kind), members)
+
+
+def check_range(values: Vector, peak: float, segment: str) -> None:
+    """Checks that all coordinates are finite and within the range.
+
+    Raises:
+      UpdateRejected: one is not; the message does not tell its value.
+    """
+    with np.errstate(invalid="ignore"):  # comparisons with NaN are false, which is what is asked
+        for block in blocks(len(values)):
+            part = values[block]
+            if not (-peak <= part.min() and part.max() <= peak):
+                raise UpdateRejected(
+                    f"the {segment} of an update is not finite or beyond {peak:.4g}",
+                    fix="lower the learning rate, clip updates, or look for broken examples",
+                )
+
+
+def _check_form(update: Update, total: Vector, kind: np.dtype[Any]) -> None:
+    if update.vector.dtype != kind or update.vector.shape != total.shape:
+        raise UpdateRejected(
+            f"an update of {update.vector.dtype.name} {update.vector.shape} arrived where the "
+            f"plan says {kind.name} {total.shape}",
+            fix="encode the update as the plan says",
+        )
+
+
+def _fold(total: Vector, values: Vector, quantum: float) -> None:
+    """Rounds to the grid and adds; a product with a power of two is exact in float64."""
+    scaled, steps = np.empty(65_536, np.float64), np.empty(65_536, np.int64)
+    for block in blocks(len(values)):
+        count = block.stop - block.start
+        real, whole, place = scaled[:count], steps[:count], total[block]
+        real[...] = values[block]
+        real *= 1 / quantum
+        np.rint(real, out=real)
+        np.copyto(whole, real, casting="unsafe")
+        place += whole
+
+
+def _sum_type(layout: Layout, facts: Facts) -> np.dtype[Any]:
+    ring = facts[layout.segments[0].name].domain is Domain.RING
+    return np.dtype(np.uint32 if ring else np.int64)

@@ -1,0 +1,1 @@
+"""Mechanisms: the only gate from a private sum to something public."""

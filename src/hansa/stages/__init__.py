@@ -1,0 +1,1 @@
+"""Stages: two-sided transforms of updates, a client half and a server half each."""

@@ -1,0 +1,123 @@
+"""How much a client counts: by its number of examples, or every client once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from hansa.core.parts import Context, Facts, Role, Update
+from hansa.core.spec import Domain, Reader, UpdateSpec
+from hansa.core.vector import Layout, Vector
+from hansa.errors import PlanError, UpdateRejected
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Turns a client's mean delta and its number of examples n into a weighted delta.
+
+    | by       | n     | weight      | delta            |
+    |----------|-------|-------------|------------------|
+    | examples | n > 0 | min(n, cap) | delta * weight   |
+    | uniform  | n > 0 | 1           | delta            |
+    | either   | 0     | 0           | 0                |
+
+    Metric sums are sums over examples already and are left alone.
+
+    Attributes:
+      by: what a client counts by.
+      cap: most examples that one client can count for; inf = as many as it reports.
+    """
+
+    by: Literal["examples", "uniform"]
+    cap: float = math.inf
+
+    def __str__(self) -> str:
+        if self.by == "uniform":
+            return "every client counts once"
+        if math.isinf(self.cap):
+            return "a client counts by its examples"
+        return f"a client counts by its examples, at most {self.cap:g} of them"
+
+    @property
+    def role(self) -> Role:
+        """The first of all stages."""
+        return Role.WEIGHT
+
+    @property
+    def bound(self) -> float:
+        """Most that one client can weigh."""
+        return self.cap if self.by == "examples" else 1.0
+
+    def infer(self, spec: UpdateSpec) -> UpdateSpec:
+        """Bounds the weight in all segments, and the weight segment by it.
+
+        Raises:
+          PlanError: the cap is not a positive number.
+        """
+        if not self.cap > 0:
+            raise PlanError(
+                self,
+                f"a client cannot count for at most {self.cap:g} examples",
+                "set aggregation.max_weight to a positive number, or to 0 for no bound",
+            )
+        if spec.segment != "weight":
+            return replace(spec, weight=self.bound)
+        whole = self.bound.is_integer() or math.isinf(self.bound)
+        return replace(
+            spec,
+            weight=self.bound,
+            l2=self.bound,
+            peak=self.bound,
+            quantum=1.0 if whole else 0.0,
+        )
+
+    def encode(self, update: Update, ctx: Context) -> Update:  # noqa: ARG002  # the seam's signature
+        """Multiplies the delta by the weight and writes the weight, in place."""
+        weight, delta = update.segment("weight"), update.segment("delta")
+        if not len(weight):
+            return update
+        examples = float(weight[0])
+        if examples <= 0:
+            weight[0] = 0.0
+            delta[:] = 0.0
+        elif self.by == "uniform":
+            weight[0] = 1.0
+        else:
+            weight[0] = _float32_below(min(examples, self.cap))
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused later
+                delta *= weight[0]
+        return update
+
+    def admit(self, update: Update, facts: Facts) -> None:
+        """Checks that the weight is one that this stage can produce.
+
+        Raises:
+          UpdateRejected: it is not, or an update without weight has a delta.
+        """
+        spec, weight = facts["weight"], update.segment("weight")
+        if spec.domain is not Domain.REAL or spec.reader is not Reader.EACH or not len(weight):
+            return
+        value, least = float(weight[0]), float(_float32_below(min(1.0, self.bound)))
+        if not (value == 0 or (least <= value <= self.bound and math.isfinite(value))):
+            raise UpdateRejected(
+                f"the weight of an update is neither 0 nor between {least:g} and {self.bound:g}",
+                fix="weigh the update as the plan says",
+            )
+        if value == 0 and update.segment("delta").any():
+            raise UpdateRejected(
+                "an update without weight carries a delta",
+                fix="send zeros where there are no examples",
+            )
+
+    def decode(self, total: Vector, layout: Layout) -> Vector:  # noqa: ARG002  # the seam's signature
+        """The sum of weighted deltas is what the mean is taken from."""
+        return total
+
+
+def _float32_below(value: float) -> np.float32:
+    """The largest float32 number that is at most `value`."""
+    near = np.float32(value)
+    return near if float(near) <= value else np.nextafter(near, np.float32(0.0))
