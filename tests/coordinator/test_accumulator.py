@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from hansa.coordinator.accumulator import Draft, DurableAccumulator
-from hansa.coordinator.rows import FoldRow, Slot
+from hansa.coordinator.rows import Fold, Slot
 from hansa.errors import StoreError
 
 
@@ -28,9 +28,7 @@ def sums(tmp_path):
     return DurableAccumulator(tmp_path / "sums", "job-1")
 
 
-def durable(
-    sums: DurableAccumulator, content: Any, generation: int, kept: Slot | FoldRow | None
-) -> Slot:
+def durable(sums: DurableAccumulator, content: Any, generation: int, kept: Slot | None) -> Slot:
     return sums.sync(sums.write(content, generation, kept))
 
 
@@ -73,9 +71,9 @@ def test_a_failed_commit_does_not_cost_the_durable_sum(sums):
 
 def test_a_fold_row_names_a_slot_as_well(sums):
     slot = durable(sums, b"one", 1, None)
-    row = FoldRow(slot.generation, slot.slot, slot.checksum, ("kiel",))
-    assert sums.read(row) == b"one"
-    assert sums.write(b"two", 2, row).slot != slot.slot
+    row = Fold(slot.generation, slot.slot, slot.checksum, ("kiel",))
+    assert sums.read(row.place) == b"one"
+    assert sums.write(b"two", 2, row.place).slot != slot.slot
 
 
 def test_generations_grow(sums):

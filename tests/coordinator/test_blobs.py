@@ -36,6 +36,7 @@ def test_what_was_put_is_got_under_its_sha256(tmp_path_factory, content):
     assert name == hashlib.sha256(content).hexdigest()
     assert blobs.get(name) == content
     assert blobs.path(name).read_bytes() == content
+    assert blobs.size(name) == len(content)
     with blobs.open(name) as file:
         assert file.read() == content
 

@@ -33,7 +33,7 @@ from hansa.coordinator.disk import (
     sync_folder,
     write_all,
 )
-from hansa.coordinator.rows import FoldRow, Slot
+from hansa.coordinator.rows import Slot
 from hansa.errors import StoreError
 
 if TYPE_CHECKING:
@@ -75,14 +75,14 @@ class DurableAccumulator:
         self.name = name
         private_folder(self.folder)
 
-    def write(self, content: Buffer, generation: int, kept: Slot | FoldRow | None) -> Draft:
+    def write(self, content: Buffer, generation: int, kept: Slot | None) -> Draft:
         """Copies a sum into a slot; fast, since nothing waits for the disk.
 
         Args:
           content: the sum's bytes, contiguous; only read, and free to change afterwards.
           generation: grows with each write of a round.
-          kept: what the store refers to for this round: the last fold that was committed, None
-            before the first. Its slot is not touched.
+          kept: where the store says that the round's sum is: the place of the last fold that was
+            committed, None before the first. That slot is not touched.
 
         Raises:
           StoreError: the disk is full or refuses, or the generation does not grow.
@@ -120,7 +120,7 @@ class DurableAccumulator:
                 os.close(descriptor)
         return Slot(draft.generation, draft.slot, checksum)
 
-    def read(self, kept: Slot | FoldRow) -> bytes:
+    def read(self, kept: Slot) -> bytes:
         """The bytes of a durable sum.
 
         Raises:

@@ -95,6 +95,14 @@ class Blobs:
             )
         return np.frombuffer(content, kind)
 
+    def size(self, sha256: str) -> int:
+        """Bytes of the blob of that name.
+
+        Raises:
+          StoreError: there is none.
+        """
+        return self.path(sha256).stat().st_size
+
     def path(self, sha256: str) -> Path:
         """The file of that name, for readers that check the hash themselves.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from hansa.core.canonical import Json
 from hansa.core.round import Opening
@@ -96,21 +97,38 @@ class Operator:
 # ------------------------------------------------------------------ jobs
 
 
-_ENDS = frozenset({"failed", "cancelled", "refused"})
+class Status(str, Enum):
+    """Where a job is in its life."""
 
-TRANSITIONS: Mapping[str, frozenset[str]] = {
-    "submitted": frozenset({"offered"}) | _ENDS,
-    "offered": frozenset({"running"}) | _ENDS,
-    "running": frozenset({"running", "done"}) | _ENDS,
-    "done": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
-    "refused": frozenset(),
+    SUBMITTED = "submitted"
+    OFFERED = "offered"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows."""
+        return not TRANSITIONS[self]
+
+
+_ENDS = frozenset({Status.FAILED, Status.CANCELLED, Status.REFUSED})
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.SUBMITTED: frozenset({Status.OFFERED}) | _ENDS,
+    Status.OFFERED: frozenset({Status.RUNNING}) | _ENDS,
+    Status.RUNNING: frozenset({Status.RUNNING, Status.DONE}) | _ENDS,
+    Status.DONE: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+    Status.REFUSED: frozenset(),
 }
-"""Each status of a job and what may follow it. A restarted coordinator says `running` again."""
+"""What may follow what. A restarted coordinator may say RUNNING again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class JobRow:
     """A submitted job.
 
@@ -118,12 +136,11 @@ class JobRow:
       id: identifier of this run of the job.
       name: the job's own name.
       created: when it was submitted.
-      status: one of `TRANSITIONS`.
+      status: where it is in its life.
       words_json: the job's words, canonical JSON.
       facts_json: what is known of its task, canonical JSON.
       plan_digest: digest of its plan.
       bundle_sha256: content address of the task bundle.
-      bundle_size: its length in bytes.
       initial_sha256: SHA-256 of the first parameters: the root of the job's lineage of models.
       reason: why it has this status, in words.
     """
@@ -131,12 +148,11 @@ class JobRow:
     id: str
     name: str
     created: float
-    status: str
+    status: Status
     words_json: str
     facts_json: str
     plan_digest: str
     bundle_sha256: str
-    bundle_size: int
     initial_sha256: str
     reason: str = ""
 
@@ -151,7 +167,7 @@ class Decision:
       accepted: whether the site will take part.
       reason: why, in the site's words.
       digest: digest of the plan that the site compiled.
-      decided: when.
+      now: when.
     """
 
     job: str
@@ -159,7 +175,7 @@ class Decision:
     accepted: bool
     reason: str
     digest: str
-    decided: float
+    now: float
 
 
 # ------------------------------------------------------------------ rounds
@@ -189,15 +205,17 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class FoldRow:
+class Fold:
     """A durable sum and whose updates are in it.
 
     Attributes:
       generation: see `Slot`.
       slot: see `Slot`.
       checksum: see `Slot`.
-      members: every client whose update is in the sum, in the order in which they joined.
-      receipts: what each member is answered when it sends again, one text each; or empty.
+      members: handed in: the clients that joined since the last commit; handed out: everybody in
+        the sum, in the order in which they joined.
+      receipts: one text for each member, such as the SHA-256 of its update, so that it can be
+        answered when it sends again; or empty.
     """
 
     generation: int
@@ -205,6 +223,11 @@ class FoldRow:
     checksum: str
     members: tuple[str, ...]
     receipts: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Slot:
+        """Where the sum lies."""
+        return Slot(self.generation, self.slot, self.checksum)
 
 
 @dataclass(frozen=True, slots=True)
