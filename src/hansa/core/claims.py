@@ -7,7 +7,7 @@ import math
 from hansa.core import events
 from hansa.core.events import Event
 from hansa.core.job import Job
-from hansa.core.parts import ClientSampler, Facts, Parts
+from hansa.core.parts import ClientSampler, Facts, Parts, Relation
 from hansa.core.spec import Domain, Held, Reader
 
 UNBOUNDED = "One bad client can move the result arbitrarily far: updates have no norm bound."
@@ -25,7 +25,7 @@ def claims_of(
     """The sentences that `hansa plan` prints, in a fixed order."""
     return (
         _readers(facts),
-        *_privacy(job, parts, event, epsilon, accountant),
+        *_privacy(job, parts, facts, event, epsilon, accountant),
         _metrics(job, facts),
         _robustness(parts, facts),
         _exactness(parts, facts),
@@ -49,19 +49,22 @@ def _readers(facts: Facts) -> str:
 
 
 def _privacy(
-    job: Job, parts: Parts, event: Event, epsilon: float, accountant: str
+    job: Job, parts: Parts, facts: Facts, event: Event, epsilon: float, accountant: str
 ) -> tuple[str, ...]:
     if not events.is_private(event):
         return ("No differential privacy: the model itself may reveal training data.",)
-    privacy = job.privacy
-    ratio = privacy.noise_multiplier / max(parts.sampler.expected, 1.0)
+    privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
+    neighbours = 2.0 if sampler.relation is Relation.REPLACE_ONE else 1.0
+    sigma = privacy.noise_multiplier * neighbours * delta.l2
+    mean = sigma / (sampler.expected * delta.weight)
     return (
         f"Differential privacy of the released models: epsilon {epsilon:.4g} at delta "
-        f"{privacy.delta:g}; unit: one {privacy.unit}; relation: {parts.sampler.relation.value}; "
-        f"sampling: {sampling_words(parts.sampler)}; accountant: {accountant}; trust model: "
+        f"{privacy.delta:g}; unit: one {privacy.unit}; relation: {sampler.relation.value}; "
+        f"sampling: {sampling_words(sampler)}; accountant: {accountant}; trust model: "
         "central, the coordinator adds the noise and sees updates before it.",
-        f"The noise on the mean has a standard deviation of {ratio:.3g} clip norms in each "
-        "coordinate.",
+        f"The noise on the mean has a standard deviation of {mean / privacy.clip:.3g} clip norms "
+        "in each coordinate.",
+        "Not hidden: whether a round had enough updates to count.",
     )
 
 
@@ -71,7 +74,9 @@ def _metrics(job: Job, facts: Facts) -> str:
     if job.privacy.metrics_clip > 0:
         return "Metric sums leave the sites clipped, and are released with noise of their own."
     who = "summed over the cohort" if facts["metrics"].reader is Reader.SUM else "of each client"
-    return f"Metric sums {who} reach the coordinator, without noise."
+    bound = facts["metrics"].l2
+    clipped = "" if math.isinf(bound) else f", scaled down to norm {bound:.4g} where they exceed it"
+    return f"Metric sums {who} reach the coordinator{clipped}, without noise."
 
 
 def _robustness(parts: Parts, facts: Facts) -> str:
@@ -80,7 +85,7 @@ def _robustness(parts: Parts, facts: Facts) -> str:
         return f"Bad clients: {parts.aggregator}."
     if math.isinf(delta.l2):
         return UNBOUNDED
-    if delta.held is Held.HONEST:
+    if delta.held is Held.HONEST or delta.reader is Reader.SUM:
         return "The norm bound holds for honest clients only; a bad client can exceed it."
     return (
         f"One bad client can move the sum by at most {delta.l2:.4g}: the coordinator checks the "

@@ -12,15 +12,25 @@ the same `UpdateSpec` at plan time and at run time. Engines accept nothing but a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from hansa.core import canonical, events
+from hansa.core import canonical, checks, events
 from hansa.core.claims import claims_of
 from hansa.core.events import Event
 from hansa.core.job import Job, TaskFacts
 from hansa.core.metrics import Floats, values
-from hansa.core.parts import Accountant, Aggregator, Facts, Mechanism, Parts, Relation, Stage
+from hansa.core.parts import (
+    Accountant,
+    Aggregator,
+    ClientSampler,
+    Facts,
+    Mechanism,
+    Parts,
+    Relation,
+    Stage,
+)
 from hansa.core.spec import Domain, UpdateSpec
 from hansa.core.vector import Layout
 from hansa.errors import PlanError, PlanRefused
@@ -94,6 +104,11 @@ class Plan:
         return events.is_private(self.event)
 
     @property
+    def charges(self) -> int:
+        """How many releases the job declares: what its privacy budget covers."""
+        return releases(self.job)
+
+    @property
     def measures(self) -> bool:
         """Whether metric sums leave the clients."""
         return self.facts["metrics"].size > 0
@@ -106,20 +121,33 @@ class Plan:
         return {"train_loss": train_loss, **values(self.task.metrics, sums[2:])}
 
 
-def check(job: Job, parts: Parts, task: TaskFacts, accountant: Accountant) -> Plan:
+def check(
+    job: Job,
+    parts: Parts,
+    task: TaskFacts,
+    accountant: Accountant,
+    extra: Sequence[PlanError] = (),
+) -> Plan:
     """Proves that the parts fit, or says everything that is wrong.
+
+    Args:
+      job: the job, with every number filled in.
+      parts: the parts that its words stand for.
+      task: what is known of the task.
+      accountant: what epsilon is counted with.
+      extra: what was found wrong before, to be told together with the rest.
 
     Raises:
       PlanRefused: holds one `PlanError` per reason.
     """
-    errors: list[PlanError] = []
+    errors = list(extra)
     sampler, mechanism = parts.sampler, parts.mechanism
     with_metrics = not _noisy(mechanism) or job.privacy.metrics_clip > 0
-    layout = task.layout(with_metrics=with_metrics)
-    quorum = job.rounds.quorum or int(sampler.expected // 2) + 1
+    layout, quorum = task.layout(with_metrics=with_metrics), quorum_of(job, sampler)
     _try(errors, sampler.check)
-    _check_order(errors, parts.stages)
-    _check_numbers(errors, job, sampler.cap, quorum)
+    errors += checks.order(parts.stages)
+    errors += checks.numbers(job, sampler.cap, quorum)
+    errors += checks.metrics(job, task, with_metrics=with_metrics)
 
     facts: dict[str, UpdateSpec] = {
         s.name: UpdateSpec(segment=s.name, size=s.size, cohort=max(sampler.cap, 1), quorum=quorum)
@@ -132,13 +160,14 @@ def check(job: Job, parts: Parts, task: TaskFacts, accountant: Accountant) -> Pl
             facts[name] = _infer(errors, part, spec)
         trail.append(Step(repr(part), dict(facts)))
 
-    round_event = sampler.amplify(_release(errors, mechanism, facts))
+    round_event = _amplified(errors, sampler, _release(errors, mechanism, facts))
     trail.append(Step(repr(mechanism), dict(facts)))
-    event = _whole_job(job, round_event)
+    event = whole_job(job, round_event)
     epsilon = _epsilon(errors, job, event, parts, accountant)
     if errors:
         raise PlanRefused(_distinct(errors))
 
+    counted_by = accountant.name if math.isfinite(epsilon) else ""
     return _sealed(
         Plan(
             job=job,
@@ -152,10 +181,29 @@ def check(job: Job, parts: Parts, task: TaskFacts, accountant: Accountant) -> Pl
             event=event,
             relation=sampler.relation,
             epsilon=epsilon,
-            claims=claims_of(job, parts, facts, quorum, event, epsilon, accountant.name),
+            claims=claims_of(job, parts, facts, quorum, event, epsilon, counted_by),
             cost=_cost(task, layout, facts, parts.aggregator),
         )
     )
+
+
+def quorum_of(job: Job, sampler: ClientSampler) -> int:
+    """Fewest updates that make a round: what the job says, or more than half of the expected."""
+    return job.rounds.quorum or int(sampler.expected // 2) + 1
+
+
+def releases(job: Job) -> int:
+    """Rounds, and one more for the last measurement where metrics are released with noise."""
+    return job.rounds.count + (1 if job.privacy.metrics_clip > 0 else 0)
+
+
+def whole_job(job: Job, round_event: Event) -> Event:
+    """What all releases of a job reveal together.
+
+    Charging the last measurement like a whole round is an upper bound: its cohort is drawn in
+    the same way, and it releases the metrics and no delta.
+    """
+    return events.repeat(round_event, releases(job))
 
 
 def _noisy(mechanism: Mechanism) -> bool:
@@ -174,43 +222,19 @@ def _infer(errors: list[PlanError], part: Stage | Aggregator, spec: UpdateSpec) 
         return spec
 
 
-def _try(errors: list[PlanError], check: object) -> None:
+def _try(errors: list[PlanError], check: Callable[[], None]) -> None:
     try:
-        check()  # type: ignore[operator]
+        check()
     except PlanError as error:
         errors.append(error)
 
 
-def _check_order(errors: list[PlanError], stages: tuple[Stage, ...]) -> None:
-    for before, after in pairwise(stages):
-        if after.role < before.role:
-            errors.append(
-                PlanError(
-                    after,
-                    f"stands after {before!r}, but {after.role.name} comes before "
-                    f"{before.role.name}",
-                    "order stages by role: weight, shape, bound, noise, encode, hide",
-                )
-            )
-
-
-def _check_numbers(errors: list[PlanError], job: Job, cap: int, quorum: int) -> None:
-    if quorum > cap:
-        errors.append(
-            PlanError(
-                "rounds.quorum",
-                f"{quorum} updates can never arrive from at most {cap} clients",
-                f"set rounds.quorum to at most {cap}",
-            )
-        )
-    if job.secure_aggregation.enabled:
-        errors.append(
-            PlanError(
-                "secure_aggregation",
-                "this version of Hansa has no masks yet",
-                "leave the section out; the plan then says who can read an update",
-            )
-        )
+def _amplified(errors: list[PlanError], sampler: ClientSampler, event: Event) -> Event:
+    try:
+        return sampler.amplify(event)
+    except PlanError as error:
+        errors.append(error)
+        return events.NonPrivate()
 
 
 def _release(errors: list[PlanError], mechanism: Mechanism, facts: Facts) -> Event:
@@ -221,16 +245,6 @@ def _release(errors: list[PlanError], mechanism: Mechanism, facts: Facts) -> Eve
         except PlanError as error:
             errors.append(error)
     return events.compose(*revealed)
-
-
-def _whole_job(job: Job, round_event: Event) -> Event:
-    """All rounds, and one more for the last measurement where metrics are released.
-
-    Charging the last measurement like a whole round is an upper bound: it releases the metrics
-    and no delta.
-    """
-    last = 1 if job.privacy.metrics_clip > 0 else 0
-    return events.repeat(round_event, job.rounds.count + last)
 
 
 def _epsilon(

@@ -216,9 +216,9 @@ async def run_round(
 
 
 def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tuple[str, ...]:
-    if purpose is Purpose.EVALUATE:
-        return tuple(world.population)
-    key = (world.sampling or world.key).derive("round", state.round, state.attempt, "sample")
+    """A measurement draws like a round, or its charge and its bounds would not hold."""
+    path = ("round", state.round, state.attempt, purpose.value, "sample")
+    key = (world.sampling or world.key).derive(*path)
     return plan.parts.sampler.draw(world.population, key)
 
 

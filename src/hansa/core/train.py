@@ -23,7 +23,7 @@ def initial_state(plan: Plan, params: Vector) -> TrainState:
 async def train(
     plan: Plan, state: TrainState, world: World, on_round: OnRound | None = None
 ) -> TrainState:
-    """Runs the rounds that are left, then measures the final model on every client.
+    """Runs the rounds that are left, then measures the final model on one more cohort.
 
     A void round is tried again with a new cohort; each try is charged.
 
