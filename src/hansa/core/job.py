@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from hansa.core import metrics
+from hansa.core.canonical import Json
 from hansa.core.metrics import Metric
 from hansa.core.parts import Algorithm
-from hansa.core.vector import Layout, Schema, Segment
+from hansa.core.vector import Layout, Schema, Segment, Tensor
+from hansa.errors import HansaError
 
 RiskTier = Literal["low", "medium", "high"]
 
@@ -180,3 +183,38 @@ class TaskFacts:
         return Layout(
             (Segment("delta", self.schema.size), Segment("weight", 1), Segment("metrics", sums))
         )
+
+
+def facts_of_json(value: Json) -> TaskFacts:
+    """Reads the facts of a task back from canonical JSON that came from somebody else.
+
+    Raises:
+      HansaError: the value is not the JSON of any task's facts.
+    """
+    try:
+        return _facts(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HansaError(
+            f"the facts of the task cannot be read ({type(error).__name__})",
+            fix="submit the job again with this version of Hansa",
+        ) from error
+
+
+def _facts(value: Any) -> TaskFacts:
+    tensors = tuple(
+        Tensor(str(t["name"]), tuple(_dimension(n) for n in t["shape"]))
+        for t in value["schema"]["tensors"]
+    )
+    if not tensors or len({t.name for t in tensors}) != len(tensors):
+        raise ValueError("a model has at least one tensor, each with its own name")
+    return TaskFacts(
+        schema=Schema(tensors),
+        metrics=tuple(metrics.of_json(item) for item in value["metrics"]),
+        digest=str(value["digest"]),
+    )
+
+
+def _dimension(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("a dimension is a whole number")
+    return value

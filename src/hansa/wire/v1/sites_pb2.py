@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hansa/v1/sites.proto\x12\x08hansa.v1\"C\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\"T\n\nEnrolReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x15\n\rnode_document\x18\x02 \x01(\t\x12\x1c\n\x14\x63oordinator_document\x18\x03 \x01(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"\x1f\n\nRenewReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\"\x82\x01\n\x08\x46romSite\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.hansa.v1.HelloH\x00\x12$\n\x07verdict\x18\x02 \x01(\x0b\x32\x11.hansa.v1.VerdictH\x00\x12&\n\x08\x64\x65\x63lined\x18\x03 \x01(\x0b\x32\x12.hansa.v1.DeclinedH\x00\x42\x06\n\x04\x62ody\"@\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x13\n\x0bplan_format\x18\x02 \x01(\r\x12\x10\n\x08software\x18\x03 \x01(\t\"M\n\x07Verdict\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x12\x13\n\x0bplan_digest\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"<\n\x08\x44\x65\x63lined\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa0\x01\n\x06ToSite\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.hansa.v1.WelcomeH\x00\x12 \n\x05offer\x18\x02 \x01(\x0b\x32\x0f.hansa.v1.OfferH\x00\x12\x1e\n\x04work\x18\x03 \x01(\x0b\x32\x0e.hansa.v1.WorkH\x00\x12&\n\x08withdraw\x18\x04 \x01(\x0b\x32\x12.hansa.v1.WithdrawH\x00\x42\x06\n\x04\x62ody\"=\n\x07Welcome\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\r\"s\n\x05Offer\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05words\x18\x02 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x03 \x01(\t\x12\x13\n\x0bplan_digest\x18\x04 \x01(\t\x12\x15\n\rbundle_sha256\x18\x05 \x01(\t\x12\x13\n\x0b\x62undle_size\x18\x06 \x01(\x04\"G\n\x07RoundId\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"x\n\x04Work\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x12\n\nmodel_size\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"I\n\x08Withdraw\x12\x0b\n\x03job\x18\x01 \x01(\t\x12 \n\x05round\x18\x02 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x0e\n\x06reason\x18\x03 \x01(\t\".\n\x0c\x46\x65tchRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"P\n\x0b\x44\x65liverPart\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.hansa.v1.DeliverHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"{\n\rDeliverHeader\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t\x12\x15\n\rlayout_digest\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\t\".\n\x07Receipt\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x32\x42\n\tEnrolment\x12\x35\n\x05\x45nrol\x12\x16.hansa.v1.EnrolRequest\x1a\x14.hansa.v1.EnrolReply2\xdd\x01\n\x05Sites\x12\x32\n\x06\x41ttend\x12\x12.hansa.v1.FromSite\x1a\x10.hansa.v1.ToSite(\x01\x30\x01\x12\x32\n\x05\x46\x65tch\x12\x16.hansa.v1.FetchRequest\x1a\x0f.hansa.v1.Chunk0\x01\x12\x35\n\x07\x44\x65liver\x12\x15.hansa.v1.DeliverPart\x1a\x11.hansa.v1.Receipt(\x01\x12\x35\n\x05Renew\x12\x16.hansa.v1.RenewRequest\x1a\x14.hansa.v1.RenewReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hansa/v1/sites.proto\x12\x08hansa.v1\".\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\"6\n\nEnrolReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x15\n\rnode_document\x18\x02 \x01(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"6\n\nRenewReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x15\n\rnode_document\x18\x02 \x01(\t\"\x82\x01\n\x08\x46romSite\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.hansa.v1.HelloH\x00\x12$\n\x07verdict\x18\x02 \x01(\x0b\x32\x11.hansa.v1.VerdictH\x00\x12&\n\x08\x64\x65\x63lined\x18\x03 \x01(\x0b\x32\x12.hansa.v1.DeclinedH\x00\x42\x06\n\x04\x62ody\"@\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x13\n\x0bplan_format\x18\x02 \x01(\r\x12\x10\n\x08software\x18\x03 \x01(\t\"M\n\x07Verdict\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x12\x13\n\x0bplan_digest\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"<\n\x08\x44\x65\x63lined\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa0\x01\n\x06ToSite\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.hansa.v1.WelcomeH\x00\x12 \n\x05offer\x18\x02 \x01(\x0b\x32\x0f.hansa.v1.OfferH\x00\x12\x1e\n\x04work\x18\x03 \x01(\x0b\x32\x0e.hansa.v1.WorkH\x00\x12&\n\x08withdraw\x18\x04 \x01(\x0b\x32\x12.hansa.v1.WithdrawH\x00\x42\x06\n\x04\x62ody\"[\n\x07Welcome\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\r\x12\x1c\n\x14\x63oordinator_document\x18\x04 \x01(\t\"s\n\x05Offer\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05words\x18\x02 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x03 \x01(\t\x12\x13\n\x0bplan_digest\x18\x04 \x01(\t\x12\x15\n\rbundle_sha256\x18\x05 \x01(\t\x12\x13\n\x0b\x62undle_size\x18\x06 \x01(\x04\"G\n\x07RoundId\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"x\n\x04Work\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x12\n\nmodel_size\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"I\n\x08Withdraw\x12\x0b\n\x03job\x18\x01 \x01(\t\x12 \n\x05round\x18\x02 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x0e\n\x06reason\x18\x03 \x01(\t\".\n\x0c\x46\x65tchRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"P\n\x0b\x44\x65liverPart\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.hansa.v1.DeliverHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"{\n\rDeliverHeader\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.hansa.v1.RoundId\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t\x12\x15\n\rlayout_digest\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\t\".\n\x07Receipt\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x32\x42\n\tEnrolment\x12\x35\n\x05\x45nrol\x12\x16.hansa.v1.EnrolRequest\x1a\x14.hansa.v1.EnrolReply2\xdd\x01\n\x05Sites\x12\x32\n\x06\x41ttend\x12\x12.hansa.v1.FromSite\x1a\x10.hansa.v1.ToSite(\x01\x30\x01\x12\x32\n\x05\x46\x65tch\x12\x16.hansa.v1.FetchRequest\x1a\x0f.hansa.v1.Chunk0\x01\x12\x35\n\x07\x44\x65liver\x12\x15.hansa.v1.DeliverPart\x1a\x11.hansa.v1.Receipt(\x01\x12\x35\n\x05Renew\x12\x16.hansa.v1.RenewRequest\x1a\x14.hansa.v1.RenewReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,45 +32,45 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hansa.v1.sites_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENROLREQUEST']._serialized_start=34
-  _globals['_ENROLREQUEST']._serialized_end=101
-  _globals['_ENROLREPLY']._serialized_start=103
-  _globals['_ENROLREPLY']._serialized_end=187
-  _globals['_RENEWREQUEST']._serialized_start=189
-  _globals['_RENEWREQUEST']._serialized_end=220
-  _globals['_RENEWREPLY']._serialized_start=222
-  _globals['_RENEWREPLY']._serialized_end=253
-  _globals['_FROMSITE']._serialized_start=256
-  _globals['_FROMSITE']._serialized_end=386
-  _globals['_HELLO']._serialized_start=388
-  _globals['_HELLO']._serialized_end=452
-  _globals['_VERDICT']._serialized_start=454
-  _globals['_VERDICT']._serialized_end=531
-  _globals['_DECLINED']._serialized_start=533
-  _globals['_DECLINED']._serialized_end=593
-  _globals['_TOSITE']._serialized_start=596
-  _globals['_TOSITE']._serialized_end=756
-  _globals['_WELCOME']._serialized_start=758
-  _globals['_WELCOME']._serialized_end=819
-  _globals['_OFFER']._serialized_start=821
-  _globals['_OFFER']._serialized_end=936
-  _globals['_ROUNDID']._serialized_start=938
-  _globals['_ROUNDID']._serialized_end=1009
-  _globals['_WORK']._serialized_start=1011
-  _globals['_WORK']._serialized_end=1131
-  _globals['_WITHDRAW']._serialized_start=1133
-  _globals['_WITHDRAW']._serialized_end=1206
-  _globals['_FETCHREQUEST']._serialized_start=1208
-  _globals['_FETCHREQUEST']._serialized_end=1254
-  _globals['_CHUNK']._serialized_start=1256
-  _globals['_CHUNK']._serialized_end=1277
-  _globals['_DELIVERPART']._serialized_start=1279
-  _globals['_DELIVERPART']._serialized_end=1359
-  _globals['_DELIVERHEADER']._serialized_start=1361
-  _globals['_DELIVERHEADER']._serialized_end=1484
-  _globals['_RECEIPT']._serialized_start=1486
-  _globals['_RECEIPT']._serialized_end=1532
-  _globals['_ENROLMENT']._serialized_start=1534
-  _globals['_ENROLMENT']._serialized_end=1600
-  _globals['_SITES']._serialized_start=1603
-  _globals['_SITES']._serialized_end=1824
+  _globals['_ENROLREQUEST']._serialized_end=80
+  _globals['_ENROLREPLY']._serialized_start=82
+  _globals['_ENROLREPLY']._serialized_end=136
+  _globals['_RENEWREQUEST']._serialized_start=138
+  _globals['_RENEWREQUEST']._serialized_end=169
+  _globals['_RENEWREPLY']._serialized_start=171
+  _globals['_RENEWREPLY']._serialized_end=225
+  _globals['_FROMSITE']._serialized_start=228
+  _globals['_FROMSITE']._serialized_end=358
+  _globals['_HELLO']._serialized_start=360
+  _globals['_HELLO']._serialized_end=424
+  _globals['_VERDICT']._serialized_start=426
+  _globals['_VERDICT']._serialized_end=503
+  _globals['_DECLINED']._serialized_start=505
+  _globals['_DECLINED']._serialized_end=565
+  _globals['_TOSITE']._serialized_start=568
+  _globals['_TOSITE']._serialized_end=728
+  _globals['_WELCOME']._serialized_start=730
+  _globals['_WELCOME']._serialized_end=821
+  _globals['_OFFER']._serialized_start=823
+  _globals['_OFFER']._serialized_end=938
+  _globals['_ROUNDID']._serialized_start=940
+  _globals['_ROUNDID']._serialized_end=1011
+  _globals['_WORK']._serialized_start=1013
+  _globals['_WORK']._serialized_end=1133
+  _globals['_WITHDRAW']._serialized_start=1135
+  _globals['_WITHDRAW']._serialized_end=1208
+  _globals['_FETCHREQUEST']._serialized_start=1210
+  _globals['_FETCHREQUEST']._serialized_end=1256
+  _globals['_CHUNK']._serialized_start=1258
+  _globals['_CHUNK']._serialized_end=1279
+  _globals['_DELIVERPART']._serialized_start=1281
+  _globals['_DELIVERPART']._serialized_end=1361
+  _globals['_DELIVERHEADER']._serialized_start=1363
+  _globals['_DELIVERHEADER']._serialized_end=1486
+  _globals['_RECEIPT']._serialized_start=1488
+  _globals['_RECEIPT']._serialized_end=1534
+  _globals['_ENROLMENT']._serialized_start=1536
+  _globals['_ENROLMENT']._serialized_end=1602
+  _globals['_SITES']._serialized_start=1605
+  _globals['_SITES']._serialized_end=1826
 # @@protoc_insertion_point(module_scope)

@@ -6,24 +6,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrolRequest(_message.Message):
-    __slots__ = ("token", "csr_pem", "signing_key")
+    __slots__ = ("token", "csr_pem")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     CSR_PEM_FIELD_NUMBER: _ClassVar[int]
-    SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
     token: bytes
     csr_pem: bytes
-    signing_key: bytes
-    def __init__(self, token: _Optional[bytes] = ..., csr_pem: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, token: _Optional[bytes] = ..., csr_pem: _Optional[bytes] = ...) -> None: ...
 
 class EnrolReply(_message.Message):
-    __slots__ = ("chain_pem", "node_document", "coordinator_document")
+    __slots__ = ("chain_pem", "node_document")
     CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
     NODE_DOCUMENT_FIELD_NUMBER: _ClassVar[int]
-    COORDINATOR_DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     chain_pem: bytes
     node_document: str
-    coordinator_document: str
-    def __init__(self, chain_pem: _Optional[bytes] = ..., node_document: _Optional[str] = ..., coordinator_document: _Optional[str] = ...) -> None: ...
+    def __init__(self, chain_pem: _Optional[bytes] = ..., node_document: _Optional[str] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("csr_pem",)
@@ -32,10 +28,12 @@ class RenewRequest(_message.Message):
     def __init__(self, csr_pem: _Optional[bytes] = ...) -> None: ...
 
 class RenewReply(_message.Message):
-    __slots__ = ("chain_pem",)
+    __slots__ = ("chain_pem", "node_document")
     CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    NODE_DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     chain_pem: bytes
-    def __init__(self, chain_pem: _Optional[bytes] = ...) -> None: ...
+    node_document: str
+    def __init__(self, chain_pem: _Optional[bytes] = ..., node_document: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
     __slots__ = ("hello", "verdict", "declined")
@@ -90,14 +88,16 @@ class ToSite(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("federation", "site", "protocol")
+    __slots__ = ("federation", "site", "protocol", "coordinator_document")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     federation: str
     site: str
     protocol: int
-    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., protocol: _Optional[int] = ...) -> None: ...
+    coordinator_document: str
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., protocol: _Optional[int] = ..., coordinator_document: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("job", "words", "facts", "plan_digest", "bundle_sha256", "bundle_size")

@@ -1,0 +1,33 @@
+"""A fixed number of receive buffers, so that memory does not grow with the number of senders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+
+class Buffers:
+    """At most `count` buffers at once; a transfer waits for one, in order of arrival."""
+
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
+        self._kept: list[memoryview] = []
+
+    @asynccontextmanager
+    async def take(self, size: int) -> AsyncIterator[memoryview]:
+        """A writable buffer of exactly `size` bytes, for the time of one transfer."""
+        async with self._free:
+            buffer = self._kept.pop() if self._kept else None
+            if buffer is None or len(buffer) != size:
+                buffer = np.empty(size, np.uint8).data
+            try:
+                yield buffer
+            finally:
+                self._kept.append(buffer)
+
+    def release(self) -> None:
+        """Gives the memory of idle buffers back."""
+        self._kept.clear()

@@ -1,0 +1,86 @@
+"""Which open round takes which delivery, and who was counted in the rounds before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hansa.coordinator.intake import Intake
+from hansa.coordinator.store import Store
+from hansa.core.contribute import Purpose
+from hansa.core.round import Opening
+
+REMEMBERED = 64
+"""Closed rounds whose updates' hashes are kept in memory; older ones are in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundKey:
+    """The name of one try at one round of one job."""
+
+    job: str
+    purpose: Purpose
+    round: int
+    attempt: int
+
+    @classmethod
+    def of(cls, job: str, opening: Opening) -> RoundKey:
+        """The name of an opened round."""
+        return cls(job, opening.purpose, opening.round, opening.attempt)
+
+
+class Desk:
+    """The open rounds by name; at most one per job."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open: dict[RoundKey, Intake] = {}
+        self._closing: dict[RoundKey, Intake] = {}
+        self._closed: OrderedDict[RoundKey, dict[str, str]] = OrderedDict()
+
+    @contextmanager
+    def taking(self, intake: Intake) -> Iterator[None]:
+        """Directs deliveries to an intake for the time of its round."""
+        key = RoundKey.of(intake.job, intake.opening)
+        self._open[key] = intake
+        try:
+            yield
+        finally:
+            del self._open[key]
+            self._closing[key] = intake
+
+    def answer(self, key: RoundKey) -> None:
+        """A round is closed durably: its members get their receipts, now and when they ask."""
+        intake = self._closing.pop(key, None)
+        if intake is None:
+            return
+        intake.answer()
+        self._closed[key] = intake.hashes
+        while len(self._closed) > REMEMBERED:
+            self._closed.popitem(last=False)
+
+    def find(self, key: RoundKey) -> Intake | None:
+        """The intake of a round that is not closed yet."""
+        return self._open.get(key) or self._closing.get(key)
+
+    async def counted(self, key: RoundKey, site: str) -> str | None:
+        """SHA-256 of the site's update in the result of a closed round; None if it has none.
+
+        Rules without a durable sum leave no hashes behind a restart; then it is empty.
+        """
+        if key in self._closed:
+            return self._closed[key].get(site)
+        return await asyncio.to_thread(self._look_up, key, site)
+
+    def _look_up(self, key: RoundKey, site: str) -> str | None:
+        opening = Opening(key.purpose, key.round, key.attempt, (), "")
+        fold = self._store.folded(key.job, opening)
+        if fold is not None:
+            return dict(zip(fold.members, fold.receipts, strict=True)).get(site)
+        for record in self._store.records(key.job):
+            if RoundKey(key.job, record.purpose, record.round, record.attempt) == key:
+                return "" if site in record.members else None
+        return None

@@ -1,0 +1,254 @@
+"""The sites' door: every call is authenticated by its certificate, then bounded, then parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from hansa.coordinator.desk import Desk, RoundKey
+from hansa.coordinator.intake import Header, check_same
+from hansa.coordinator.members import Caller, Members
+from hansa.coordinator.roster import Attendance, Roster
+from hansa.coordinator.runner import Runner
+from hansa.coordinator.shelf import Shelf
+from hansa.core.contribute import Purpose
+from hansa.core.plan import FORMAT
+from hansa.errors import HansaError, RoundVoid, Unavailable, UpdateRejected, VersionMismatch
+from hansa.identity.peer import Peer
+from hansa.wire.limits import HANDSHAKE_SECONDS, PROTOCOL
+from hansa.wire.methods import ATTEND, DELIVER, FETCH, RENEW, parse, serve
+from hansa.wire.status import abort
+from hansa.wire.transfer import chunks
+from hansa.wire.v1 import sites_pb2 as pb
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The service `hansa.v1.Sites`.
+
+    Attributes:
+      members: who is enrolled, and who a certificate belongs to.
+      roster: who attends.
+      desk: the open rounds.
+      shelf: what may be fetched.
+      runner: the jobs, for verdicts.
+    """
+
+    members: Members
+    roster: Roster
+    desk: Desk
+    shelf: Shelf
+    runner: Runner
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service for a gRPC server."""
+        return serve(
+            ATTEND.service,
+            {
+                ATTEND: streaming(self._attend),
+                FETCH: streaming(self._fetch),
+                DELIVER: answering(self._deliver),
+                RENEW: answering(self._renew),
+            },
+        )
+
+    # -------------------------------------------------------------- attend
+
+    async def _attend(
+        self, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[pb.ToSite]:
+        caller = self.members.caller(context)
+        peer = caller.peer
+        hello = await self._hello(peer, requests)
+        with self.roster.attending(caller) as attendance:
+            _log.info("site %s attends (%s)", peer.name, hello.software)
+            yield pb.ToSite(welcome=self.members.welcome(caller))
+            self.runner.entered(peer.name)
+            reader = asyncio.create_task(self._read(caller, requests, attendance))
+            try:
+                async for message in self._outgoing(attendance):
+                    self.members.recheck(caller)
+                    yield message
+            finally:
+                reader.cancel()
+                _log.info("site %s left", peer.name)
+
+    async def _hello(self, peer: Peer, requests: AsyncIterator[bytes]) -> pb.Hello:
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                first = parse(pb.FromSite, await anext(requests))
+        except (TimeoutError, StopAsyncIteration):
+            raise Unavailable(
+                f"site '{peer.name}' said no hello within {HANDSHAKE_SECONDS:g} s",
+                fix="say hello first",
+            ) from None
+        if first.WhichOneof("body") != "hello":
+            raise HansaError("the first message is no hello", fix="say hello first")
+        _check_versions(first.hello)
+        return first.hello
+
+    async def _outgoing(self, attendance: Attendance) -> AsyncIterator[pb.ToSite]:
+        """Messages for the site until its stream is ended or its certificate expires."""
+        while True:
+            taking = asyncio.ensure_future(attendance.outbox.get())
+            try:
+                await asyncio.wait(
+                    [taking, attendance.ended],
+                    timeout=self.members.seconds_left(attendance.caller),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                if not taking.done():
+                    taking.cancel()
+            if attendance.ended.done():
+                raise attendance.ended.result()
+            self.members.recheck(attendance.caller)
+            if taking.done():
+                yield taking.result()
+
+    async def _read(
+        self, caller: Caller, requests: AsyncIterator[bytes], attendance: Attendance
+    ) -> None:
+        """What the site says; the first error ends its stream."""
+        try:
+            async for data in requests:
+                self.members.recheck(caller)
+                message = parse(pb.FromSite, data)
+                match message.WhichOneof("body"):
+                    case "verdict":
+                        await self.runner.decided(caller.peer.name, message.verdict)
+                    case "declined":
+                        self._declined(caller.peer.name, message.declined)
+                    case _:
+                        raise HansaError(
+                            f"site '{caller.peer.name}' sent a message that has no place here",
+                            fix="send verdicts and declines after the hello",
+                        )
+            attendance.end(Unavailable("the site hung up", fix="attend again"))
+        except HansaError as error:
+            attendance.end(error)
+
+    def _declined(self, site: str, declined: pb.Declined) -> None:
+        intake = self.desk.find(_key(declined.round))
+        if intake is not None:
+            intake.decline(site, declined.reason[:500])
+
+    # -------------------------------------------------------------- fetch, deliver, renew
+
+    async def _fetch(self, request: bytes, context: Context) -> AsyncIterator[pb.Chunk]:
+        caller = self.members.caller(context)
+        peer = caller.peer
+        wanted = parse(pb.FetchRequest, request)
+        content = self.shelf.read(wanted.sha256, peer.name)
+        for data in chunks(content, min(wanted.offset, len(content))):
+            self.members.recheck(caller)
+            yield pb.Chunk(data=data)
+
+    async def _deliver(self, requests: AsyncIterator[bytes], context: Context) -> pb.Receipt:
+        caller = self.members.caller(context)
+        peer = caller.peer
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                first = parse(pb.DeliverPart, await anext(requests))
+        except (TimeoutError, StopAsyncIteration):
+            raise UpdateRejected("no header came", fix="send a header first") from None
+        if first.WhichOneof("body") != "header":
+            raise UpdateRejected("the first message is no header", fix="send a header first")
+        header, key = first.header, _key(first.header.round)
+        intake = self.desk.find(key)
+        if intake is not None:
+            await intake.deliver(
+                peer.name,
+                Header(header.plan_digest, header.layout_digest, header.size, header.sha256),
+                self._data(caller, requests),
+            )
+        else:
+            counted = await self.desk.counted(key, peer.name)
+            if counted is None:
+                raise RoundVoid(
+                    "the round is over or unknown",
+                    fix="drop the update and wait for the next round",
+                )
+            check_same(peer.name, header.sha256, counted or header.sha256)
+        return self.members.receipt(caller, key, header)
+
+    async def _data(self, caller: Caller, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for raw in requests:
+            self.members.recheck(caller)
+            part = parse(pb.DeliverPart, raw)
+            if part.WhichOneof("body") != "data":
+                raise UpdateRejected(
+                    "a second header came among the data", fix="send one header, then data"
+                )
+            yield part.data
+
+    async def _renew(self, request: bytes, context: Context) -> pb.RenewReply:
+        caller = self.members.caller(context)
+        peer = caller.peer
+        csr = parse(pb.RenewRequest, request).csr_pem
+        return await self.members.renew(caller, csr)
+
+
+def _check_versions(hello: pb.Hello) -> None:
+    for what, theirs, ours in (
+        ("protocol", hello.protocol, PROTOCOL),
+        ("plan format", hello.plan_format, FORMAT),
+    ):
+        if theirs != ours:
+            older = "site" if theirs < ours else "coordinator"
+            raise VersionMismatch(
+                f"the site speaks {what} {theirs}, the coordinator {what} {ours}",
+                fix=f"upgrade the {older}, which is older: pip install --upgrade hansa",
+            )
+
+
+def _key(round_id: pb.RoundId) -> RoundKey:
+    try:
+        purpose = Purpose(round_id.purpose)
+    except ValueError as error:
+        raise HansaError(
+            f"{round_id.purpose!r} is no purpose of a round", fix="use train or evaluate"
+        ) from error
+    return RoundKey(round_id.job, purpose, round_id.round, round_id.attempt)
+
+
+def answering(
+    method: Callable[[Any, Context], Awaitable[Any]],
+) -> Callable[[Any, Context], Awaitable[Any]]:
+    """Turns our errors into statuses, for a method with one answer."""
+
+    async def answer(request: Any, context: Context) -> Any:
+        try:
+            return await method(request, context)
+        except HansaError as error:
+            _log.info("refused: %s", error)
+            await abort(context, error)
+        except TimeoutError:
+            await abort(context, Unavailable("the transfer stalled", fix="send it again"))
+
+    return answer
+
+
+def streaming(
+    method: Callable[[Any, Context], AsyncIterator[Any]],
+) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    """Turns our errors into statuses, for a method with a stream of answers."""
+
+    async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for message in method(request, context):
+                yield message
+        except HansaError as error:
+            _log.info("refused: %s", error)
+            await abort(context, error)
+
+    return answer

@@ -1,0 +1,301 @@
+"""Receiving the updates of one open round: bound, check, fold, make durable, answer.
+
+    header ──► known round? already durable? ──► wait for a buffer ──► bytes, hash ──► fold
+                                │ yes                                                   │
+                                ▼                                                       ▼
+                             receipt  ◄── store transaction ◄── sync ◄── write ◄── group commit
+
+A receipt is given only when the update is inside a durable sum. Several updates share one commit.
+Individual updates are never written to disk. Rules that need every update (a median) have no sum
+to make durable: their receipts are given when the round is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hansa.aggregators.linear import Mean
+from hansa.coordinator.accumulator import DurableAccumulator
+from hansa.coordinator.buffers import Buffers
+from hansa.coordinator.rows import Fold as FoldRow
+from hansa.coordinator.rows import Slot
+from hansa.coordinator.store import Store
+from hansa.core.contribute import Fold, RoundTask
+from hansa.core.parts import Dropout, Partial, Update
+from hansa.core.round import Opening
+from hansa.errors import RoundVoid, StoreError, UpdateRejected
+from hansa.wire.transfer import receive
+from hansa.wire.vectors import Encoding
+
+PATIENCE = 1.0
+"""Longest time in seconds that a folded update waits for others to share its commit."""
+
+TRIES = 3
+"""How often a site may send a broken update in one round."""
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a site announces before it sends an update."""
+
+    plan_digest: str
+    layout_digest: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An update that is folded, and the moment at which the sum that holds it is durable."""
+
+    sha256: str
+    durable: asyncio.Future[None]
+
+
+class Intake:
+    """The updates of one open round, from the first header to the last receipt.
+
+    Lives in the event loop; arithmetic and disk run in threads, one fold at a time.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        task: RoundTask,
+        opening: Opening,
+        *,
+        store: Store,
+        accumulator: DurableAccumulator,
+        buffers: Buffers,
+    ) -> None:
+        self.job = job
+        self.task = task
+        self.opening = opening
+        self._store = store
+        self._accumulator = accumulator
+        self._buffers = buffers
+        self._fold = Fold.of(task)
+        self._encoding = Encoding.of(task.plan.facts)
+        self._partial = self._fold.zero()
+        self._counted: dict[str, Counted] = {}
+        self._dropouts: dict[str, str] = {}
+        self._broken: dict[str, int] = {}
+        self._generation = 0
+        self._kept: Slot | None = None
+        self._closed = False
+        self._folding = asyncio.Lock()
+        self._committing = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """Clients of the cohort that have neither delivered nor dropped out."""
+        return frozenset(self.opening.cohort) - self._counted.keys() - self._dropouts.keys()
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each update that is folded, by its client."""
+        return {site: counted.sha256 for site, counted in self._counted.items()}
+
+    async def load(self) -> None:
+        """Goes on from the durable sum that an earlier process left, if there is one."""
+        row = await asyncio.to_thread(self._store.folded, self.job, self.opening)
+        aggregator = self._fold.aggregator
+        if row is None or not isinstance(aggregator, Mean):
+            return
+        content = await asyncio.to_thread(self._accumulator.read, row.place)
+        self._partial = aggregator.load(content, row.members, self.task.layout, self._fold.facts)
+        self._generation, self._kept = row.generation, row.place
+        for member, update_sha256 in zip(row.members, row.receipts, strict=True):
+            self._counted[member] = Counted(update_sha256, _done())
+
+    # -------------------------------------------------------------- one site's update
+
+    async def deliver(self, site: str, header: Header, parts: AsyncIterator[bytes]) -> None:
+        """Returns when the site's update is inside a durable sum; sending it twice is harmless.
+
+        Raises:
+          RoundVoid: the round is over, or was never the site's.
+          UpdateRejected: the update broke its contract; it does not count.
+          StoreError: the sum could not be made durable.
+        """
+        self._check(site, header)
+        if site not in self._counted:
+            try:
+                await self._receive(site, header, parts)
+            except UpdateRejected as error:
+                self._count_broken(site, error)
+                raise
+        counted = self._counted[site]
+        check_same(site, header.sha256, counted.sha256)
+        await asyncio.shield(counted.durable)
+
+    def decline(self, site: str, reason: str) -> None:
+        """A site says that it cannot do the work."""
+        if site in self.awaited:
+            self._dropouts[site] = reason
+            self._changed.set()
+
+    def _check(self, site: str, header: Header) -> None:
+        if site not in self.opening.cohort:
+            raise RoundVoid(
+                f"site '{site}' is not in the cohort of this round",
+                fix="wait for work; the coordinator pushes it",
+            )
+        if site in self._dropouts:
+            raise RoundVoid(
+                f"site '{site}' dropped out of this round: {self._dropouts[site]}",
+                fix="wait for the next round",
+            )
+        expected = Header(
+            self.task.plan.digest,
+            self.task.layout.digest,
+            self._encoding.size(self.task.layout),
+            header.sha256,
+        )
+        for what in ("plan_digest", "layout_digest", "size"):
+            if getattr(header, what) != getattr(expected, what):
+                error = UpdateRejected(
+                    f"the update of '{site}' has another {what.replace('_', ' ')} than the plan",
+                    fix="let the site compile the same job again; one of both runs another version",
+                )
+                self._count_broken(site, error)
+                raise error
+
+    async def _receive(self, site: str, header: Header, parts: AsyncIterator[bytes]) -> None:
+        async with self._buffers.take(header.size) as buffer:
+            if self._closed:
+                raise _over()
+            await receive(parts, buffer, header.sha256, "the update", site)
+            # The memory belongs to this update until the fold has ended, even if the site is gone.
+            await _uninterrupted(self._add(site, buffer, header.sha256))
+
+    async def _add(self, site: str, buffer: memoryview, sha256: str) -> None:
+        vector = self._encoding.read(buffer)
+        if not self._fold.aggregator.linear:
+            vector = vector.copy()  # it is kept until the round is closed, the buffer is not
+        async with self._folding:
+            if self._closed:
+                raise _over()
+            if site in self._counted:  # the same update came by two connections
+                return
+            update = Update(vector, self.task.layout)
+            self._partial = await asyncio.to_thread(self._fold.add, self._partial, site, update)
+            durable = asyncio.get_running_loop().create_future()
+            self._counted[site] = Counted(sha256, durable)
+            self._changed.set()
+
+    def _count_broken(self, site: str, error: UpdateRejected) -> None:
+        _log.warning("update rejected: %s", error.message)
+        self._broken[site] = self._broken.get(site, 0) + 1
+        if self._broken[site] >= TRIES:
+            self.decline(site, error.message)
+
+    # -------------------------------------------------------------- the whole round
+
+    async def complete(self, goal: int, seconds: float) -> tuple[Partial, Sequence[Dropout]]:
+        """Waits for `goal` updates, for everybody to be accounted for, or for the deadline.
+
+        Returns:
+          The durable partial and everybody who is not in it.
+        """
+        committer = asyncio.create_task(self._commit_in_groups())
+        try:
+            async with asyncio.timeout(seconds):
+                while self.awaited and len(self._counted) < goal:
+                    self._changed.clear()
+                    await self._changed.wait()
+            late = "was not needed: enough others were faster"
+        except TimeoutError:
+            late = f"sent no update within {seconds:g} s"
+        finally:
+            self._closed = True
+            committer.cancel()
+            await asyncio.wait([committer])
+        await self._commit()
+        reasons = {site: late for site in self.awaited} | self._dropouts
+        return self._partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
+
+    def answer(self) -> None:
+        """The round is closed durably: whoever still waits gets a receipt."""
+        for counted in self._counted.values():
+            if not counted.durable.done():
+                counted.durable.set_result(None)
+
+    async def _commit_in_groups(self) -> None:
+        """Commits a while after the first fold that is not durable yet, so that others join."""
+        wait = PATIENCE
+        while True:
+            await asyncio.sleep(wait)
+            started = time.monotonic()
+            try:
+                await _uninterrupted(self._commit())
+            except StoreError as error:
+                _log.error("the sum of the round is not durable yet: %s", error)
+            wait = max(PATIENCE, 4 * (time.monotonic() - started))
+
+    async def _commit(self) -> None:
+        aggregator = self._fold.aggregator
+        if not isinstance(aggregator, Mean):
+            return
+        async with self._committing:
+            async with self._folding:
+                new = {s: c for s, c in self._counted.items() if not c.durable.done()}
+                if not new:
+                    return
+                self._generation += 1
+                draft = await asyncio.to_thread(
+                    self._accumulator.write,
+                    aggregator.dump(self._partial),
+                    self._generation,
+                    self._kept,
+                )
+            slot = await asyncio.to_thread(self._accumulator.sync, draft)
+            row = FoldRow(
+                generation=slot.generation,
+                slot=slot.slot,
+                checksum=slot.checksum,
+                members=tuple(new),
+                receipts=tuple(counted.sha256 for counted in new.values()),
+            )
+            await asyncio.to_thread(self._store.commit_fold, self.job, self.opening, row)
+            self._kept = slot
+            for counted in new.values():
+                counted.durable.set_result(None)
+
+
+def check_same(site: str, sent: str, counted: str) -> None:
+    """Raises RoundVoid if a site sends another update than the one that is already counted."""
+    if sent != counted:
+        raise RoundVoid(
+            f"another update of '{site}' is already counted in this round",
+            fix="drop this one; each client counts once",
+        )
+
+
+def _over() -> RoundVoid:
+    return RoundVoid("the round is over", fix="drop the update and wait for the next round")
+
+
+def _done() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
+
+
+async def _uninterrupted(work: Awaitable[_Result]) -> _Result:
+    """Finishes the work even if the caller is cancelled, and only then lets the caller go."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

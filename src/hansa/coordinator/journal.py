@@ -1,0 +1,86 @@
+"""The coordinator's memory of rounds: core.round.Journal over the store and the blobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hansa.coordinator.blobs import Blobs
+from hansa.coordinator.desk import RoundKey
+from hansa.coordinator.rows import StateRow
+from hansa.coordinator.store import Store
+from hansa.core.parts import ServerOptimizer
+from hansa.core.plan import Plan
+from hansa.core.round import Opening, RoundRecord, TrainState
+from hansa.core.vector import Vector, sha256
+
+
+@dataclass(frozen=True, slots=True)
+class StoreJournal:
+    """Rounds of one job, each step one transaction.
+
+    Attributes:
+      job: identifier of the job.
+      store: where rows go.
+      blobs: where vectors go, before the row that names them.
+      clock: seconds since the epoch, for the rows' times.
+      on_close: called after each durable close.
+    """
+
+    job: str
+    store: Store
+    blobs: Blobs
+    clock: Callable[[], float]
+    on_close: Callable[[RoundKey], None]
+
+    async def open(self, opening: Opening) -> Opening:
+        """Begins a round, or returns how it was begun before a restart."""
+        return await asyncio.to_thread(self.store.open_round, self.job, opening, self.clock())
+
+    async def close(self, record: RoundRecord, state: TrainState) -> None:
+        """Ends a round: first the vectors become durable, then the row that names them."""
+        await asyncio.to_thread(self._close, record, state)
+        self.on_close(RoundKey(self.job, record.purpose, record.round, record.attempt))
+
+    def _close(self, record: RoundRecord, state: TrainState) -> None:
+        self.blobs.put(state.params.data, sha256=state.model)
+        server = tuple(
+            self.blobs.put(vector.data, sha256=sha256(vector)) for vector in state.server
+        )
+        row = StateRow(
+            round=state.round,
+            attempt=state.attempt,
+            model_sha256=state.model,
+            server_sha256s=server,
+            best=state.best,
+            stale=state.stale,
+        )
+        self.store.close_round(self.job, record, row, self.clock())
+
+
+def remembered_state(row: StateRow, plan: Plan, blobs: Blobs) -> TrainState:
+    """The state that a row and its blobs hold.
+
+    Raises:
+      StoreError: a blob is missing or damaged.
+    """
+    params = blobs.array(row.model_sha256, np.dtype("<f4"))
+    optimizer: ServerOptimizer[Any] = plan.parts.algorithm.server
+    like: tuple[Vector, ...] = optimizer.init(np.zeros(1, np.float32))
+    server = tuple(
+        blobs.array(name, vector.dtype)
+        for name, vector in zip(row.server_sha256s, like, strict=True)
+    )
+    return TrainState(
+        round=row.round,
+        attempt=row.attempt,
+        params=params,
+        model=row.model_sha256,
+        server=server,
+        best=row.best,
+        stale=row.stale,
+    )

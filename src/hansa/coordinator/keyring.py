@@ -1,0 +1,77 @@
+"""The coordinator's own certificate and receipt key, renewed while it runs."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+
+from hansa.coordinator import config
+from hansa.identity import renewal
+from hansa.identity.authority import Authority
+from hansa.identity.credentials import Credentials
+from hansa.identity.keys import load_credentials
+
+_log = logging.getLogger(__name__)
+
+
+class Keyring:
+    """The credentials in use; asked at every handshake, renewed at two thirds of their life.
+
+    Thread-safe: the TLS library asks from its own threads.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: config.Settings,
+        authority: Authority,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._authority = authority
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._current = load_credentials(folder / "keys")
+
+    def current(self) -> Credentials:
+        """The credentials, fresh enough."""
+        with self._lock:
+            now, found = self._clock(), self._current
+            if renewal.due(found.not_before, found.not_after, found.serial, now):
+                config.renew_credentials(self._folder, self._settings, self._authority, now)
+                self._current = load_credentials(self._folder / "keys")
+                _log.info("the coordinator's certificate was renewed")
+            return self._current
+
+    def server_credentials(self, *, mutual: bool) -> grpc.ServerCredentials:
+        """Credentials of a gRPC door that follow renewals.
+
+        Args:
+          mutual: whether callers must show a certificate of this federation.
+        """
+
+        def configuration() -> grpc.ServerCertificateConfiguration:
+            now = self.current()
+            return grpc.ssl_server_certificate_configuration(
+                [(now.key_pem, now.chain_pem)], now.root_pem if mutual else None
+            )
+
+        return grpc.dynamic_ssl_server_credentials(
+            configuration(), configuration, require_client_authentication=mutual
+        )
+
+    def https_context(self) -> ssl.SSLContext:
+        """TLS for the people's door; the files are read again at each start."""
+        now, path = self.current(), self._folder / "people.pem"
+        config.write_private(path, now.chain_pem + now.key_pem)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(path)
+        return context

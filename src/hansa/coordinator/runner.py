@@ -1,0 +1,281 @@
+"""Runs jobs: offers them to sites, waits for their verdicts, trains, and goes on after a restart.
+
+submitted ──► offered ──► running ──► done
+    │            │           │  └───► failed
+    └────────────┴───────────┴──────► cancelled, refused
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hansa.coordinator.accumulator import DurableAccumulator
+from hansa.coordinator.blobs import Blobs
+from hansa.coordinator.buffers import Buffers
+from hansa.coordinator.desk import Desk, RoundKey
+from hansa.coordinator.journal import StoreJournal, remembered_state
+from hansa.coordinator.ledger import StoreLedger
+from hansa.coordinator.roster import Roster
+from hansa.coordinator.rows import Decision, JobRow, Status
+from hansa.coordinator.shelf import Shelf
+from hansa.coordinator.store import Store
+from hansa.coordinator.submission import plan_of
+from hansa.core.keys import NoiseSource, ReplayKey
+from hansa.core.plan import Plan
+from hansa.core.round import TrainState, World
+from hansa.core.train import initial_state, train
+from hansa.engines.network import NetworkEngine
+from hansa.errors import BudgetExceeded, HansaError, Refused
+from hansa.wire.v1 import sites_pb2 as pb
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What all jobs of a coordinator share.
+
+    Attributes:
+      store: durable state.
+      blobs: vectors and bundles.
+      roster: attending sites.
+      desk: where deliveries are directed.
+      shelf: what sites may fetch.
+      buffers: memory for updates on their way in.
+      sums: the durable sums of a job.
+      secret: from which cohorts that must not be foreseen are drawn.
+      clock: seconds since the epoch.
+    """
+
+    store: Store
+    blobs: Blobs
+    roster: Roster
+    desk: Desk
+    shelf: Shelf
+    buffers: Buffers
+    sums: Callable[[str], DurableAccumulator]
+    secret: ReplayKey
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True, eq=False)
+class Open:
+    """One job that has not ended.
+
+    Attributes:
+      row: the job as submitted.
+      plan: its plan.
+      verdicts: what sites said to it.
+      population: the sites it runs with, once it runs; later ones come too late.
+      changed: set with each verdict.
+      task: the task that runs it.
+    """
+
+    row: JobRow
+    plan: Plan
+    verdicts: dict[str, bool] = field(default_factory=dict)
+    population: tuple[str, ...] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Runner:
+    """The open jobs, each a task in the event loop."""
+
+    def __init__(self, floor: Floor, on_event: Callable[[], None]) -> None:
+        self._floor = floor
+        self._on_event = on_event
+        self._open: dict[str, Open] = {}
+
+    async def resume(self) -> None:
+        """Takes up every job that an earlier process left open."""
+        for row in await asyncio.to_thread(self._floor.store.jobs):
+            if not row.status.final:
+                try:
+                    self.start(row, await asyncio.to_thread(plan_of, row))
+                except HansaError as error:
+                    await self._set(row.id, Status.FAILED, str(error))
+
+    def start(self, row: JobRow, plan: Plan) -> None:
+        """Runs a submitted job in the background."""
+        job = self._open[row.id] = Open(row, plan)
+        job.task = asyncio.create_task(self._run(job), name=f"job {row.id}")
+
+    async def cancel(self, job_id: str, reason: str) -> None:
+        """Ends a job on request; the model stays at its last closed round.
+
+        Raises:
+          HansaError: there is no such open job.
+        """
+        job = self._open.get(job_id)
+        if job is None or job.task is None:
+            raise HansaError(f"job '{job_id}' is not open", fix="see `hansa jobs`")
+        job.task.cancel(reason)
+        await asyncio.wait([job.task])
+
+    async def close(self) -> None:
+        """Stops all jobs where they stand; a restart goes on from there."""
+        tasks = [job.task for job in self._open.values() if job.task is not None]
+        self._open.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -------------------------------------------------------------- what sites do
+
+    def entered(self, site: str) -> None:
+        """A site attends: it is offered every open job."""
+        for job in self._open.values():
+            self._offer(job, site)
+
+    async def decided(self, site: str, verdict: pb.Verdict) -> None:
+        """A site's verdict on an offer; the last one counts."""
+        job = self._open.get(verdict.job)
+        if job is None:
+            return
+        accepted, reason = _judged(job, site, verdict)
+        decision = Decision(
+            job=verdict.job,
+            site=site,
+            accepted=accepted,
+            reason=reason,
+            digest=verdict.plan_digest[:64],
+            now=self._floor.clock(),
+        )
+        await asyncio.to_thread(self._floor.store.decide, decision)
+        job.verdicts[site] = accepted
+        job.changed.set()
+        self._on_event()
+
+    def _offer(self, job: Open, site: str) -> None:
+        row = job.row
+        size = self._floor.blobs.size(row.bundle_sha256) if row.bundle_sha256 else 0
+        offer = pb.Offer(
+            job=row.id,
+            words=row.words_json,
+            facts=row.facts_json,
+            plan_digest=row.plan_digest,
+            bundle_sha256=row.bundle_sha256,
+            bundle_size=size,
+        )
+        self._floor.roster.push(site, pb.ToSite(offer=offer))
+
+    # -------------------------------------------------------------- one job
+
+    async def _run(self, job: Open) -> None:
+        """Runs a job to its end and writes down how it ended."""
+        job_id = job.row.id
+        try:
+            bundle = await asyncio.to_thread(self._bundle, job.row)
+            with self._floor.shelf.offering(job.row.bundle_sha256, bundle):
+                state = await self._prepared(job)
+                await self._train(job, state)
+            await self._set(job_id, Status.DONE, "")
+        except Refused as error:
+            spent = isinstance(error, BudgetExceeded)
+            await self._set(job_id, Status.FAILED if spent else Status.REFUSED, str(error))
+        except HansaError as error:
+            await self._set(job_id, Status.FAILED, str(error))
+        except asyncio.CancelledError as cancelled:
+            if job_id in self._open:  # asked for; a shutdown leaves the job open
+                await self._set(job_id, Status.CANCELLED, str(cancelled))
+        except Exception as error:  # noqa: BLE001  # one job's defect must not end the others
+            _log.exception("job %s ended by a defect", job_id)
+            await self._set(job_id, Status.FAILED, f"a defect in Hansa: {type(error).__name__}")
+        finally:
+            self._open.pop(job_id, None)
+            for site in self._floor.roster.present:
+                self._floor.roster.push(site, pb.ToSite(withdraw=pb.Withdraw(job=job_id)))
+
+    def _bundle(self, row: JobRow) -> memoryview:
+        content = self._floor.blobs.get(row.bundle_sha256) if row.bundle_sha256 else b""
+        return memoryview(content)
+
+    async def _prepared(self, job: Open) -> TrainState:
+        """The state to start from, once enough sites have accepted the plan."""
+        row, floor = job.row, self._floor
+        for decision in await asyncio.to_thread(floor.store.decisions, row.id):
+            job.verdicts.setdefault(decision.site, decision.accepted)
+        if row.status is Status.SUBMITTED:
+            await self._set(row.id, Status.OFFERED, "")
+        for site in floor.roster.present:
+            self._offer(job, site)
+        if row.status is not Status.RUNNING:
+            await self._accepted(job)
+            await self._set(row.id, Status.RUNNING, "")
+        job.population = tuple(sorted(site for site, yes in job.verdicts.items() if yes))
+        row_state = await asyncio.to_thread(floor.store.state, row.id)
+        if row_state is not None:
+            return await asyncio.to_thread(remembered_state, row_state, job.plan, floor.blobs)
+        params = await asyncio.to_thread(floor.blobs.array, row.initial_sha256, np.dtype("<f4"))
+        return initial_state(job.plan, params)
+
+    async def _accepted(self, job: Open) -> None:
+        """Waits for the whole population, or after the deadline of a round for the quorum.
+
+        Raises:
+          Refused: so many sites refused that the quorum cannot be reached.
+        """
+        plan, now = job.plan, asyncio.get_running_loop().time
+        wanted, ends = plan.job.cohort.population, now() + plan.job.rounds.deadline
+        while True:
+            yes = sum(job.verdicts.values())
+            no, left = len(job.verdicts) - yes, ends - now()
+            if yes >= wanted or (left <= 0 and yes >= plan.quorum):
+                return
+            if wanted - no < plan.quorum:
+                raise Refused(
+                    f"{no} sites refused the plan: at most {wanted - no} of the {plan.quorum} that "
+                    "a round needs can take part",
+                    fix="see the sites' reasons with `hansa jobs`, change the job, submit it again",
+                )
+            job.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left if left > 0 else None):
+                    await job.changed.wait()
+
+    async def _train(self, job: Open, state: TrainState) -> None:
+        row, plan, floor = job.row, job.plan, self._floor
+        sums = await asyncio.to_thread(floor.sums, row.id)
+        world = World(
+            job=row.id,
+            engine=NetworkEngine(
+                row.id, floor.roster, floor.desk, floor.shelf, floor.store, sums, floor.buffers
+            ),
+            ledger=StoreLedger(floor.store, row.id, plan.job.rounds.count + 1, floor.clock),
+            journal=StoreJournal(row.id, floor.store, floor.blobs, floor.clock, self._closed),
+            noise=NoiseSource(),
+            key=ReplayKey.of_seed(plan.job.seed),
+            population=job.population or (),
+            sampling=floor.secret.derive("sampling", row.id) if plan.private else None,
+        )
+        await train(plan, state, world)
+
+    def _closed(self, key: RoundKey) -> None:
+        self._floor.desk.answer(key)
+        self._on_event()
+
+    async def _set(self, job_id: str, status: Status, reason: str) -> None:
+        _log.info("job %s is %s%s", job_id, status.value, f": {reason}" if reason else "")
+        await asyncio.to_thread(
+            self._floor.store.set_status, job_id, status, reason, self._floor.clock()
+        )
+        self._on_event()
+
+
+def _judged(job: Open, site: str, verdict: pb.Verdict) -> tuple[bool, str]:
+    """Whether a verdict makes the site a participant, and why not."""
+    if not verdict.accepted:
+        return False, verdict.reason[:2000]
+    if verdict.plan_digest != job.plan.digest:
+        return False, "the site compiled another plan from the same job"
+    if job.population is not None and site not in job.population:
+        return False, "the job runs with other sites already"
+    return True, ""

@@ -1,0 +1,187 @@
+"""`site.toml`: where a site's data are, and what it allows.
+
+    [data]                           handed to the task as `site.config`, read by nobody else
+    path = "patients.csv"
+
+    [policy]
+    federations = ["heart-study"]    whose jobs may run here
+    tasks = ["sha256 of a bundle"]   which task code may run here ...
+    signers = ["Ed25519 key, hex"]   ... or whose signature on a bundle is enough
+    tiers = ["medium", "high"]       which risk tiers of jobs
+    min_cohort = 3                   fewest clients whose updates are added up
+    max_epsilon = 10.0               weakest guarantee; 0 = a job without privacy may run too
+    hours = "20:00-06:00"            local time in which training may start
+
+    [limits]
+    threads = 1                      processor threads of a task
+    memory_mb = 4096                 memory of the agent, 0 = no limit
+    round_seconds = 3600             longest work on one round
+
+What is left out is refused where refusing is safer: no federation, no task and no signer is known.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from datetime import time
+from pathlib import Path
+from typing import Any
+
+from hansa.errors import JobError
+
+NAME = "site.toml"
+
+TEMPLATE = """\
+# What this site's tasks read, and what this site allows. See docs/site.md.
+
+[data]
+# path = "patients.csv"
+
+[policy]
+federations = ["{federation}"]
+tasks = []            # add the digest that `hansa plan` shows for a task you have read
+signers = []          # or the public keys of people whose tasks you trust
+tiers = ["low", "medium", "high"]
+min_cohort = 2
+max_epsilon = 0.0     # 0 = jobs without differential privacy may run too
+hours = "00:00-24:00"
+
+[limits]
+threads = 1
+memory_mb = 0
+round_seconds = 3600.0
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """`[policy]`: what may run on this site's data."""
+
+    federations: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    signers: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ("low", "medium", "high")
+    min_cohort: int = 2
+    max_epsilon: float = 0.0
+    hours: str = "00:00-24:00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`[limits]`: how much of this machine a task may use."""
+
+    threads: int = 1
+    memory_mb: int = 0
+    round_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteConfig:
+    """A site's folder and what its `site.toml` says.
+
+    Attributes:
+      folder: the folder; relative paths in `[data]` are the task's to resolve against it.
+      data: the site's own configuration for tasks.
+      policy: what may run.
+      limits: how much it may use.
+    """
+
+    folder: Path
+    data: dict[str, Any] = field(default_factory=dict)
+    policy: Policy = Policy()
+    limits: Limits = Limits()
+
+
+def load(folder: Path) -> SiteConfig:
+    """Reads a site's folder.
+
+    Raises:
+      JobError: there is no `site.toml`, or it says something impossible; names the line.
+    """
+    path = folder / NAME
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise JobError(
+            "there is no site here", fix="run: hansa site join INVITE", file=str(path)
+        ) from None
+    try:
+        words = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        line = int(found[1]) if found else 0
+        raise JobError(str(error), fix="correct the line", file=str(path), line=line) from error
+    reader = _Reader(str(path), text)
+    reader.known("", words, ("data", "policy", "limits"))
+    return SiteConfig(
+        folder=folder,
+        data=dict(words.get("data", {})),
+        policy=reader.section("policy", words.get("policy", {}), Policy()),
+        limits=reader.section("limits", words.get("limits", {}), Limits()),
+    )
+
+
+def opening_hours(hours: str) -> tuple[time, time]:
+    """Start and end of `HH:MM-HH:MM`; 24:00 is the end of the day.
+
+    Raises:
+      ValueError: the text is no span of time.
+    """
+    start, _, end = hours.partition("-")
+    latest = time.max if end.strip() == "24:00" else time.fromisoformat(end.strip())
+    return time.fromisoformat(start.strip()), latest
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Checks one file's tables against the dataclasses that they become."""
+
+    file: str
+    text: str
+
+    def section(self, name: str, table: Any, default: Any) -> Any:
+        if not isinstance(table, dict):
+            raise self._error(name, f"[{name}] is no table", f"write [{name}] on a line of its own")
+        allowed = [f.name for f in fields(default)]
+        self.known(name, table, allowed)
+        values = {
+            key: self._value(key, value, getattr(default, key)) for key, value in table.items()
+        }
+        return type(default)(**values)
+
+    def known(self, section: str, table: dict[str, Any], allowed: Any) -> None:
+        for key in table:
+            if key not in allowed:
+                where = f"[{section}]" if section else "a site"
+                raise self._error(
+                    key, f"{where} has no '{key}'", f"use one of: {', '.join(allowed)}"
+                )
+
+    def _value(self, key: str, value: Any, default: Any) -> Any:
+        if isinstance(default, tuple):
+            if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+                raise self._error(key, f"{key} is no list of texts", f'write {key} = ["..."]')
+            return tuple(value)
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not type(default):
+            kind = {int: "a whole number", float: "a number", str: "a text"}[type(default)]
+            raise self._error(key, f"{key} = {value!r} is not {kind}", f"write {key} = {default!r}")
+        if isinstance(value, (int, float)) and value < 0:
+            raise self._error(key, f"{key} = {value} is negative", "use 0 or more")
+        if key == "hours":
+            try:
+                opening_hours(value)
+            except ValueError:
+                raise self._error(
+                    key, f"hours = {value!r} is no span of time", 'write hours = "20:00-06:00"'
+                ) from None
+        return value
+
+    def _error(self, key: str, message: str, fix: str) -> JobError:
+        pattern = re.compile(rf"^\s*(\[\s*)?{re.escape(key)}\b")
+        lines = self.text.splitlines()
+        line = next((n for n, text in enumerate(lines, 1) if pattern.match(text)), 0)
+        return JobError(message, fix=fix, file=self.file, line=line)

@@ -1,0 +1,89 @@
+"""Dialling the coordinator, and finding out why it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from hansa.errors import HansaError, IdentityError, Unavailable
+from hansa.identity.credentials import Credentials
+from hansa.wire.limits import CHANNEL_OPTIONS
+
+PROBE_SECONDS = 2.0
+"""How long a diagnosis may take."""
+
+
+@asynccontextmanager
+async def dialled(address: str, credentials: Credentials) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel on which both sides show certificates of one federation."""
+    tls = grpc.ssl_channel_credentials(
+        credentials.root_pem, credentials.key_pem, credentials.chain_pem
+    )
+    async with grpc.aio.secure_channel(address, tls, options=CHANNEL_OPTIONS) as channel:
+        yield channel
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: doubling from 0.2 to 15, with full jitter.
+
+    Jitter spreads a fleet that lost its coordinator at one moment over the time in which it comes
+    back.
+    """
+    return random.uniform(0.5, 1.0) * min(15.0, 0.2 * 2.0 ** min(failures, 10))
+
+
+async def diagnose(address: str, credentials: Credentials) -> HansaError:
+    """Why the coordinator cannot be reached: the network, its certificate, or ours.
+
+    The gRPC library says only that a connection failed, so one plain TLS handshake is made.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                host.strip("[]"), int(port), ssl=_context(credentials)
+            )
+            with contextlib.closing(writer):
+                await reader.read(1)  # a refused client certificate shows at the first read only
+    except ssl.SSLCertVerificationError as error:
+        return IdentityError(
+            f"what answers at {address} is not the coordinator of federation "
+            f"'{credentials.federation}' ({error.verify_message})",
+            fix="check the address; if the federation was made anew, join it with a new invite",
+        )
+    except ssl.SSLError as error:
+        reason = (error.reason or "").lower().replace("_", " ") or "TLS failed"
+        return IdentityError(
+            f"the coordinator at {address} refused this site's certificate ({reason})",
+            fix="check the certificate's dates and federation, or join again with a new invite",
+        )
+    except (OSError, TimeoutError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return Unavailable(
+            f"the coordinator at {address} cannot be reached ({reason})",
+            fix="check that it runs, and the address and the way to it",
+        )
+    return Unavailable(
+        f"the coordinator at {address} closed the connection",
+        fix="see the coordinator's log if it goes on",
+    )
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=credentials.root_pem.decode("ascii"))
+    context.set_alpn_protocols(["h2"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pair.pem"  # the library reads certificates from files only
+        path.touch(mode=0o600)
+        path.write_bytes(credentials.chain_pem + credentials.key_pem)
+        context.load_cert_chain(path)
+    return context

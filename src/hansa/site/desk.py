@@ -1,0 +1,174 @@
+"""A site's jobs: offers become accepted jobs with their task and data loaded and warm.
+
+    offer ──► compile it ourselves ──► same digest? ──► bundle is what the plan names?
+                                                               │
+      accepted, task and data warm ◄── load ◄── policy says yes ◄──┘
+
+Nothing of a bundle is imported, and no data are touched, before the policy has said yes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hansa.core.contribute import Purpose, RoundTask, contribute
+from hansa.core.job import Job, TaskFacts, facts_of_json
+from hansa.core.keys import ReplayKey
+from hansa.core.parts import Site, Split, Task
+from hansa.core.plan import Plan
+from hansa.core.vector import Vector
+from hansa.errors import ClientFailed, DigestMismatch, HansaError, PolicyRefused
+from hansa.jobfile import job_from_words
+from hansa.recipes import compile_plan
+from hansa.site.config import SiteConfig
+from hansa.site.policy import Candidate, judge, may_work_now
+from hansa.work.bundle import installed_digest, load_bundled_task, load_task, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A job as the coordinator offers it.
+
+    Attributes:
+      job: identifier of the job.
+      words: the job, canonical JSON.
+      facts: the facts of its task, canonical JSON.
+      plan_digest: the plan that the coordinator compiled.
+      bundle: the task's code, None if the task is installed with Hansa.
+    """
+
+    job: str
+    words: str
+    facts: str
+    plan_digest: str
+    bundle: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that this site takes part in, ready to work.
+
+    Attributes:
+      job: identifier of the job.
+      plan: the plan as this site compiled it.
+      task: the task's code, loaded.
+      split: this site's data for it.
+    """
+
+    job: str
+    plan: Plan
+    task: Task
+    split: Split
+
+
+def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Accepted:
+    """Judges an offer and gets ready for its work.
+
+    Raises:
+      DigestMismatch: this site compiles another plan, or the bundle is not the plan's.
+      PolicyRefused: the site's policy says no.
+      ClientFailed: the task cannot be loaded or cannot read this site's data.
+      HansaError: the offer cannot be read, or the plan is refused.
+    """
+    plan = compile_plan(*_read(offer))
+    if plan.digest != offer.plan_digest:
+        raise DigestMismatch(
+            f"this site compiles plan {plan.digest[:16]} from the job, the coordinator "
+            f"{offer.plan_digest[:16]!r}",
+            fix="run the same version of Hansa on both sides; if they are, trust neither",
+        )
+    folder, signer = _unpacked(offer, plan, config.folder / "bundles")
+    judge(config.policy, Candidate(federation, plan, signer))
+    task = load_bundled_task(folder, plan.job.task) if folder else load_task(plan.job)
+    _check_task(plan, task)
+    return Accepted(offer.job, plan, task, _read_data(task, site, config))
+
+
+def work(
+    accepted: Accepted,
+    site: str,
+    purpose: Purpose,
+    round_number: int,
+    attempt: int,
+    params: Vector,
+    model: str,
+) -> Vector:
+    """Does the work of one round; returns the encoded update.
+
+    Raises:
+      ClientFailed: the task raised on this site's data; the cause is chained.
+    """
+    task = RoundTask(
+        accepted.plan,
+        round_number,
+        attempt,
+        purpose,
+        params,
+        model,
+        ReplayKey.of_seed(accepted.plan.job.seed),
+    )
+    try:
+        return contribute(task, site, accepted.task, accepted.split).vector
+    except HansaError:
+        raise
+    except Exception as error:
+        raise ClientFailed(
+            f"the task raised {type(error).__name__} in round {round_number}",
+            fix="see this site's log; run the task alone with `hansa simulate --debug-clients`",
+        ) from error
+
+
+def check_hours(config: SiteConfig, now: datetime) -> None:
+    """Raises PolicyRefused outside of the hours in which this site works."""
+    if not may_work_now(config.policy, now):
+        raise PolicyRefused(
+            f"it is {now:%H:%M} here, outside of policy.hours = '{config.policy.hours}'",
+            fix="wait, or let the site's owner change the hours",
+        )
+
+
+def _read(offer: Offer) -> tuple[Job, TaskFacts]:
+    try:
+        return job_from_words(json.loads(offer.words)), facts_of_json(json.loads(offer.facts))
+    except ValueError as error:
+        raise HansaError("the offer is no JSON", fix="upgrade the older side") from error
+
+
+def _unpacked(offer: Offer, plan: Plan, bundles: Path) -> tuple[Path | None, str]:
+    """The folder with the task's code and who signed it; no folder for an installed task."""
+    if offer.bundle is None:
+        found = installed_digest(plan.job.task)
+        folder, signer = None, ""
+    else:
+        folder = bundles / plan.task.digest[:32]
+        contents = unpack(offer.bundle, folder)
+        found, signer = contents.digest, contents.signer
+    if found != plan.task.digest:
+        raise DigestMismatch(
+            f"the task's code here has digest {found[:16]}, the plan names {plan.task.digest[:16]}",
+            fix="use the version of Hansa that the job was submitted with",
+        )
+    return folder, signer
+
+
+def _check_task(plan: Plan, task: Task) -> None:
+    if task.schema != plan.task.schema or tuple(task.metrics) != plan.task.metrics:
+        raise DigestMismatch(
+            "the task's model or metrics are not those of the plan",
+            fix="submit the job again from the task as it is now",
+        )
+
+
+def _read_data(task: Task, site: str, config: SiteConfig) -> Split:
+    try:
+        return task.data(Site(site, {**config.data, "folder": str(config.folder)}))
+    except HansaError:
+        raise
+    except Exception as error:
+        raise ClientFailed(
+            f"the task could not read this site's data ({type(error).__name__})",
+            fix="see this site's log, and check [data] in site.toml",
+        ) from error

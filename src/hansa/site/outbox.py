@@ -1,0 +1,93 @@
+"""Keeps an update until its receipt: delivers it, and delivers it again after a lost connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc.aio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from hansa.errors import HansaError, IdentityError, RoundVoid, UpdateRejected
+from hansa.identity.receipts import Receipt, verify_receipt
+from hansa.site.connection import backoff
+from hansa.wire.methods import DELIVER, call
+from hansa.wire.status import of_status
+from hansa.wire.transfer import chunks
+from hansa.wire.v1 import sites_pb2 as pb
+
+TRIES = 3
+"""How often a rejected update is sent again, for bytes that changed on the way."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One update, ready to be sent.
+
+    Attributes:
+      header: what is announced.
+      content: the bytes.
+      receipt: what the coordinator must sign.
+    """
+
+    header: pb.DeliverHeader
+    content: memoryview
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A connection and the key that signs its receipts."""
+
+    channel: grpc.aio.Channel
+    address: str
+    receipt_key: Ed25519PublicKey
+
+
+async def deliver(package: Package, connected: Callable[[], Awaitable[Line]]) -> str:
+    """Sends an update until it is acknowledged or not wanted any more.
+
+    Args:
+      package: the update.
+      connected: waits for a connection.
+
+    Returns:
+      An empty text after a valid receipt, else why the update was dropped.
+    """
+    rejected = failures = 0
+    while True:
+        line = await connected()
+        try:
+            reply = await _send(package, line)
+            verify_receipt(reply.document, reply.signature, package.receipt, line.receipt_key)
+        except RoundVoid as error:
+            return error.message
+        except UpdateRejected as error:
+            rejected += 1
+            if rejected >= TRIES:
+                return error.message
+        except HansaError as error:
+            _log.warning("the update was not delivered yet: %s", error)
+            if isinstance(error, IdentityError):
+                return error.message
+        else:
+            return ""
+        failures += 1
+        await asyncio.sleep(backoff(failures))
+
+
+async def _send(package: Package, line: Line) -> pb.Receipt:
+    async def parts() -> AsyncIterator[pb.DeliverPart]:
+        yield pb.DeliverPart(header=package.header)
+        for data in chunks(package.content):
+            yield pb.DeliverPart(data=data)
+
+    try:
+        reply: pb.Receipt = await call(line.channel, DELIVER)(parts())
+    except grpc.aio.AioRpcError as error:
+        raise of_status(error, line.address) from error
+    return reply
