@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from hansa.core.canonical import Json
 from hansa.core.round import Opening
@@ -97,7 +97,7 @@ class Operator:
 # ------------------------------------------------------------------ jobs
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Where a job is in its life."""
 
     SUBMITTED = "submitted"

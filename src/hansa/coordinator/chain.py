@@ -1,0 +1,102 @@
+"""Append-only hash chains: h_i = SHA256(h_{i-1} || entry_i), entries in canonical JSON.
+
+Each entry names its chain and its place, so that no entry can be moved. Where a chain ends is kept
+beside it, so that a chain that lost its tail is noticed; that the whole store was set back to an
+older copy is noticed by whoever kept a `Head`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from hansa.coordinator import schema
+from hansa.coordinator.rows import Head
+from hansa.core import canonical
+from hansa.errors import StoreError
+
+START = Head(0, "0" * 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One stored entry: its text and hash, and what the columns beside it say again."""
+
+    seq: int
+    entry: str
+    hash: str
+    columns: Mapping[str, object]
+
+
+def link(before: str, entry: str) -> str:
+    """The hash after an entry."""
+    return hashlib.sha256(bytes.fromhex(before) + entry.encode("ascii")).hexdigest()
+
+
+def head(connection: Connection, chain: str) -> Head:
+    """Where a chain ends."""
+    row = connection.execute(
+        select(schema.heads.c.seq, schema.heads.c.hash).where(schema.heads.c.chain == chain)
+    ).one_or_none()
+    return START if row is None else Head(row.seq, row.hash)
+
+
+def extend(connection: Connection, chain: str, body: Mapping[str, object]) -> tuple[Head, str]:
+    """Adds an entry to a chain's end; the caller stores its text.
+
+    Returns:
+      The new head and the entry's text.
+    """
+    last = head(connection, chain)
+    entry = canonical.dumps({"chain": chain, "seq": last.seq + 1, **body})
+    new = Head(last.seq + 1, link(last.hash, entry))
+    if last.seq:
+        change = update(schema.heads).where(schema.heads.c.chain == chain)
+        connection.execute(change.values(seq=new.seq, hash=new.hash))
+    else:
+        connection.execute(insert(schema.heads).values(chain=chain, seq=new.seq, hash=new.hash))
+    return new, entry
+
+
+def verify(chain: str, links: Iterable[Link], end: Head, seen: Head | None = None) -> Head:
+    """Recomputes a whole chain.
+
+    Args:
+      chain: its name.
+      links: all entries, in order.
+      end: where the store says that it ends.
+      seen: a head that was handed out earlier and must still be in it.
+
+    Returns:
+      The end.
+
+    Raises:
+      StoreError: an entry was changed, moved, added, removed, or the chain was set back.
+    """
+    last = START
+    for item in links:
+        last = Head(last.seq + 1, link(last.hash, item.entry))
+        said = json.loads(item.entry)
+        told = {"chain": chain, "seq": item.seq, **item.columns}
+        if (item.seq, item.hash) != (last.seq, last.hash) or any(
+            said.get(name) != value for name, value in told.items()
+        ):
+            raise _broken(chain, f"entry {last.seq} is not the one that was written")
+        if seen is not None and seen.seq == last.seq and seen.hash != last.hash:
+            raise _broken(chain, f"entry {last.seq} is another one than was seen before")
+    if last != end:
+        raise _broken(chain, f"it ends after {last.seq} entries, not after {end.seq}")
+    if seen is not None and seen.seq > last.seq:
+        raise _broken(chain, f"it was seen with {seen.seq} entries and has {last.seq} now")
+    return last
+
+
+def _broken(chain: str, why: str) -> StoreError:
+    return StoreError(
+        f"the chain '{chain}' is broken: {why}",
+        fix="find out who changed the store; restore it from a copy whose chain is whole",
+    )

@@ -1,0 +1,206 @@
+"""The privacy ledger of a job: append-only, hash-chained, spent before anything is released.
+
+    reserve ──► commit          a reservation is never given back: a charge that may have been
+                                released counts as released
+
+A charge is one row per step. Rounds, attempts and purposes are its name, so that sending it again
+is free and a retry with fresh noise is charged again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
+
+from hansa.coordinator import chain, schema
+from hansa.coordinator.rows import Head, LedgerRow
+from hansa.coordinator.store import Store
+from hansa.core import canonical, events
+from hansa.core.events import NoOp
+from hansa.core.round import Charge
+from hansa.errors import BudgetExceeded, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLedger:
+    """`core.round.Ledger` of one job over the store; safe to use from many threads.
+
+    Attributes:
+      store: where the entries are.
+      job: whose budget it is.
+      allowance: how many charges that cost privacy the job may make; charges that reveal nothing,
+        or that promise nothing, are written down and do not count.
+      now: seconds since the epoch, for the entries' times.
+    """
+
+    store: Store = field(repr=False)
+    job: str
+    allowance: int
+    now: Callable[[], float] = field(repr=False)
+
+    def reserve(self, charge: Charge) -> None:
+        """Sets a charge aside; a known charge changes nothing.
+
+        Raises:
+          BudgetExceeded: the allowance is used up; nothing was written.
+          StoreError: the charge is another job's, or was reserved with another event.
+        """
+        self._check_job(charge)
+
+        def step(connection: Connection) -> None:
+            if _known(connection, charge, "reserve"):
+                return
+            used = _used(connection, self.job)
+            if _spends(charge) and used >= self.allowance:
+                raise BudgetExceeded(
+                    f"job '{self.job}' has used all {self.allowance} of its private releases",
+                    fix="submit a job with a larger budget, if its data's owners agree",
+                )
+            _append(connection, charge, "reserve", self.now())
+
+        self.store.database.write(step)
+
+    def commit(self, charge: Charge) -> None:
+        """Spends a reserved charge; when this returns, its release may begin.
+
+        Raises:
+          StoreError: it was not reserved, or was reserved with another event.
+        """
+        self._check_job(charge)
+
+        def step(connection: Connection) -> None:
+            if not _known(connection, charge, "reserve"):
+                raise StoreError(
+                    f"round {charge.round}, attempt {charge.attempt} of job '{self.job}' was not "
+                    "reserved",
+                    fix="reserve a charge before the first client is contacted",
+                )
+            if not _known(connection, charge, "commit"):
+                _append(connection, charge, "commit", self.now())
+
+        self.store.database.write(step)
+
+    def used(self) -> int:
+        """Charges that count against the allowance, reserved or committed."""
+        return self.store.database.read(lambda c: _used(c, self.job))
+
+    def entries(self) -> list[LedgerRow]:
+        """All entries in order."""
+        return self.store.database.read(lambda c: [_row(r) for r in c.execute(_all(self.job))])
+
+    def head(self) -> Head:
+        """Where the chain ends; whoever keeps it notices a ledger that was set back."""
+        return self.store.database.read(lambda c: chain.head(c, _chain(self.job)))
+
+    def verify(self, seen: Head | None = None) -> Head:
+        """Recomputes the whole chain.
+
+        Args:
+          seen: a head that was handed out earlier and must still be in it.
+
+        Raises:
+          StoreError: an entry was changed, removed or added, or the ledger was set back.
+        """
+
+        def step(connection: Connection) -> Head:
+            rows = connection.execute(_all(self.job), execution_options={"yield_per": 1000})
+            links = (chain.Link(r.seq, r.entry, r.hash, _columns(r)) for r in rows)
+            name = _chain(self.job)
+            return chain.verify(name, links, chain.head(connection, name), seen)
+
+        return self.store.database.read(step)
+
+    def _check_job(self, charge: Charge) -> None:
+        if charge.job != self.job:
+            raise StoreError(
+                f"a charge of job '{charge.job}' does not belong to the ledger of '{self.job}'",
+                fix="charge the job's own ledger",
+            )
+
+
+def _chain(job: str) -> str:
+    return f"ledger/{job}"
+
+
+def _spends(charge: Charge) -> bool:
+    return events.is_private(charge.event) and not isinstance(charge.event, NoOp)
+
+
+def _here(charge: Charge, kind: str) -> ColumnElement[bool]:
+    table = schema.ledger
+    return (
+        (table.c.job == charge.job)
+        & (table.c.purpose == charge.purpose.value)
+        & (table.c.round == charge.round)
+        & (table.c.attempt == charge.attempt)
+        & (table.c.kind == kind)
+    )
+
+
+def _all(job: str) -> Any:
+    return select(schema.ledger).where(schema.ledger.c.job == job).order_by(schema.ledger.c.seq)
+
+
+def _used(connection: Connection, job: str) -> int:
+    table = schema.ledger
+    counts = (table.c.job == job) & (table.c.kind == "reserve") & table.c.spends
+    return connection.scalar(select(func.count()).select_from(table).where(counts)) or 0
+
+
+def _known(connection: Connection, charge: Charge, kind: str) -> bool:
+    """Whether the charge took this step before; raises if its event was another one then."""
+    row = connection.execute(select(schema.ledger.c.entry).where(_here(charge, kind))).one_or_none()
+    if row is None:
+        return False
+    if json.loads(row.entry)["event"] != canonical.plain(charge.event):
+        raise StoreError(
+            f"round {charge.round}, attempt {charge.attempt} of job '{charge.job}' was charged for "
+            "another event",
+            fix="charge what the plan says; another release is another attempt",
+        )
+    return True
+
+
+def _append(connection: Connection, charge: Charge, kind: str, now: float) -> None:
+    columns = {
+        "purpose": charge.purpose.value,
+        "round": charge.round,
+        "attempt": charge.attempt,
+        "kind": kind,
+        "spends": _spends(charge),
+    }
+    body = {**columns, "event": charge.event, "time": now}
+    new, entry = chain.extend(connection, _chain(charge.job), body)
+    connection.execute(
+        insert(schema.ledger).values(
+            job=charge.job, seq=new.seq, entry=entry, hash=new.hash, **columns
+        )
+    )
+
+
+def _columns(row: Row[Any]) -> dict[str, object]:
+    return {
+        "purpose": row.purpose,
+        "round": row.round,
+        "attempt": row.attempt,
+        "kind": row.kind,
+        "spends": row.spends,
+    }
+
+
+def _row(row: Row[Any]) -> LedgerRow:
+    said = json.loads(row.entry)
+    return LedgerRow(
+        seq=row.seq,
+        kind=row.kind,
+        purpose=row.purpose,
+        round=row.round,
+        attempt=row.attempt,
+        event=said["event"],
+        time=said["time"],
+        hash=row.hash,
+    )

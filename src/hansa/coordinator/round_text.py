@@ -1,0 +1,84 @@
+"""Round records as text, and back: canonical JSON in which every float survives, also NaN.
+
+A model that diverges has metrics that are infinite or no numbers; the record of such a round must
+still be written, and must still read back as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from hansa.core import canonical
+from hansa.core.canonical import Json
+from hansa.core.contribute import Purpose
+from hansa.core.parts import Dropout
+from hansa.core.round import RoundRecord
+
+
+def number_text(value: float | None) -> str:
+    """A float, or None, as JSON."""
+    return canonical.dumps(_number(value))
+
+
+def number_of(text: str) -> float | None:
+    """The float, or None, that `number_text` wrote."""
+    value = json.loads(text)
+    return None if value is None else float(value)
+
+
+def record_text(record: RoundRecord) -> str:
+    """A record as canonical JSON."""
+    return canonical.dumps(
+        {
+            "purpose": record.purpose.value,
+            "round": record.round,
+            "attempt": record.attempt,
+            "cohort": record.cohort,
+            "members": record.members,
+            "dropouts": [[dropout.client, dropout.reason] for dropout in record.dropouts],
+            "void": record.void,
+            "metrics": _numbers(record.metrics),
+            "seconds": record.seconds,
+            "model": record.model,
+        }
+    )
+
+
+def record_of(text: str) -> RoundRecord:
+    """The record that `record_text` wrote."""
+    said = json.loads(text)
+    return RoundRecord(
+        purpose=Purpose(said["purpose"]),
+        round=said["round"],
+        attempt=said["attempt"],
+        cohort=tuple(said["cohort"]),
+        members=tuple(said["members"]),
+        dropouts=tuple(Dropout(client, reason) for client, reason in said["dropouts"]),
+        void=said["void"],
+        metrics={n: None if v is None else float(v) for n, v in said["metrics"].items()},
+        seconds=float(said["seconds"]),
+        model=said["model"],
+    )
+
+
+def summary(record: RoundRecord) -> dict[str, object]:
+    """What the audit trail says about a round: counts and metrics, nobody's name."""
+    return {
+        "asked": len(record.cohort),
+        "counted": len(record.members),
+        "metrics": _numbers(record.metrics),
+        "seconds": record.seconds,
+        "model": record.model,
+    }
+
+
+def _numbers(values: dict[str, float | None]) -> dict[str, Json]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float | None) -> Json:
+    """A float as JSON; JSON has no infinities and no NaN, so they are words."""
+    if value is None or math.isfinite(value):
+        return value
+    return str(float(value))
