@@ -23,7 +23,7 @@ The number is the exit code of the command line. Wrong command lines exit with 6
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class HansaError(Exception):
@@ -138,7 +138,17 @@ class RoundVoid(HansaError):
 
 
 class ClientFailed(HansaError):
-    """A task raised on one client's data; the cause is chained."""
+    """A task raised on one client's data; the cause is chained.
+
+    Args:
+      again: a call that repeats exactly what failed; None where the data is out of reach.
+    """
+
+    def __init__(
+        self, message: str, *, fix: str, again: Callable[[], object] | None = None
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.again = again
 
 
 class Unavailable(HansaError):

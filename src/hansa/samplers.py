@@ -1,4 +1,9 @@
-"""Who takes part in a round, and how much privacy it is worth that nobody knows who does."""
+"""Who takes part in a round, and how much privacy it is worth that nobody knows who does.
+
+A plan names the size of the population. Where fewer clients are there, the missing ones are drawn
+like the others and contribute nothing, so that each client's chance is the one that the plan
+accounts for. More clients than planned are refused: bounds and accounting would not hold.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hansa.core import events
 from hansa.core.events import (
@@ -60,7 +66,7 @@ class Everyone:
         Raises:
           HansaError: more clients are there than the plan was made for.
         """
-        _check_present(population, self.population, exactly=False)
+        _check_present(population, self.population)
         return tuple(population)
 
     def amplify(self, event: Event) -> Event:
@@ -132,12 +138,12 @@ class Poisson:
         Raises:
           HansaError: more clients are there than the plan was made for.
         """
-        _check_present(population, self.population, exactly=self.limit > 0)
+        _check_present(population, self.population)
         rng = key.generator("poisson")
-        drawn = np.flatnonzero(rng.random(len(population)) < self.rate)
+        drawn = np.flatnonzero(rng.random(self.population) < self.rate)
         if len(drawn) > self.cap:
-            drawn = np.sort(rng.choice(drawn, self.cap, replace=False))
-        return tuple(population[i] for i in drawn.tolist())
+            drawn = rng.choice(drawn, self.cap, replace=False)
+        return _present(population, drawn)
 
     def amplify(self, event: Event) -> Event:
         """The event under Poisson sampling, cut off at the limit.
@@ -218,12 +224,11 @@ class FixedSize:
         """Those who were drawn, in the population's order.
 
         Raises:
-          HansaError: the population is not the one that the plan was made for.
+          HansaError: more clients are there than the plan was made for.
         """
-        _check_present(population, self.population, exactly=True)
+        _check_present(population, self.population)
         rng = key.generator("fixed")
-        drawn = np.sort(rng.choice(len(population), self.cap, replace=False))
-        return tuple(population[i] for i in drawn.tolist())
+        return _present(population, rng.choice(self.population, self.cap, replace=False))
 
     def amplify(self, event: Event) -> Event:
         """The event under sampling without replacement.
@@ -252,12 +257,14 @@ def _check_population(part: object, population: int) -> None:
         raise PlanError(part, "there is nobody to draw", "set cohort.population to at least 1")
 
 
-def _check_present(population: Sequence[str], planned: int, *, exactly: bool) -> None:
-    """The bounds and the amplification of a plan hold for the population that it names."""
-    present = len(population)
-    if present > planned or (exactly and present != planned):
+def _check_present(population: Sequence[str], planned: int) -> None:
+    if len(population) > planned:
         raise HansaError(
-            f"{present:,} clients are there, the plan was made for "
-            f"{'exactly' if exactly else 'at most'} {planned:,}",
-            fix=f"set cohort.population = {present} and compile the job again",
+            f"{len(population):,} clients are there, the plan was made for at most {planned:,}",
+            fix=f"set cohort.population = {len(population)} and compile the job again",
         )
+
+
+def _present(population: Sequence[str], drawn: NDArray[np.int64]) -> tuple[str, ...]:
+    """Who is there among the places that were drawn, in the population's order."""
+    return tuple(population[i] for i in np.sort(drawn).tolist() if i < len(population))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hansa.core.job import Job, TaskFacts
 from hansa.core.parts import Stage
@@ -17,7 +18,7 @@ def order(stages: Sequence[Stage]) -> list[PlanError]:
             f"stands after {before!r}, but {after.role.name} comes before {before.role.name}",
             "order stages by role: weight, shape, bound, noise, encode, hide",
         )
-        for before, after in zip(stages, stages[1:], strict=False)
+        for before, after in pairwise(stages)
         if after.role < before.role
     ]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from hansa.core import canonical, checks, events
 from hansa.core.claims import claims_of
@@ -271,6 +270,8 @@ def _epsilon(
             )
         )
         return math.inf
+    if errors or not 0 < job.privacy.delta < 1:
+        return math.inf  # nothing is promised, and impossible numbers cannot be counted with
     epsilon = accountant.epsilon(event, job.privacy.delta, relation)
     if job.privacy.epsilon and epsilon > job.privacy.epsilon * (1 + 1e-6):
         errors.append(

@@ -1,0 +1,331 @@
+"""From the words of a job to the parts that run: everything that is composed, at one glance.
+
+    [algorithm]     Algorithm: client work, server optimizer
+    [cohort]        Everyone | Poisson | FixedSize
+    [aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one
+    [privacy]                  Clip(metrics)    where the metric sums need a bound
+    [quantization]             Quantize         if the job has a step
+    [aggregation]   Mean | Median | TrimmedMean
+    [privacy]       NoNoise | CentralGaussian
+
+`compile_plan` is what everybody calls: the scientist, the coordinator and each site, who compare
+digests afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hansa import tiers
+from hansa.aggregators.linear import Mean
+from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.core import events
+from hansa.core.events import Event, Gaussian
+from hansa.core.job import Job, TaskFacts
+from hansa.core.parts import (
+    Accountant,
+    Aggregator,
+    ClientSampler,
+    Mechanism,
+    Parts,
+    Stage,
+)
+from hansa.core.plan import Plan, check, quorum_of, whole_job
+from hansa.core.spec import Divisor
+from hansa.errors import HansaError, PlanError, PlanRefused
+from hansa.mechanisms.gaussian import CentralGaussian
+from hansa.mechanisms.none import NoNoise
+from hansa.normal import normal, unknown_words
+from hansa.privacy.accountants import DpAccounting, best_accountant
+from hansa.privacy.calibrate import calibrate
+from hansa.samplers import Everyone, FixedSize, Poisson
+from hansa.stages.clip import Clip
+from hansa.stages.quantize import Quantize, fits, smallest_step
+from hansa.stages.weight import Weight
+
+METRICS_PER_EXAMPLE = 16.0
+"""Norm of one example's metric sums that fits under `aggregation.max_weight` without scaling.
+
+An example adds its loss twice and a handful of ones (counts, a hit, a place in a histogram): with
+a loss of up to 10 nats its norm is about 14.5. A client with more is scaled down as a whole.
+"""
+
+
+def compile_plan(job: Job, facts: TaskFacts | None = None) -> Plan:
+    """Proves that a job's parts fit, with every number filled in.
+
+    Args:
+      job: the job as written, or as another party resolved it; both give the same plan.
+      facts: what is known of the task; the task itself is loaded if they are left out.
+
+    Raises:
+      PlanRefused: holds every reason why not.
+    """
+    if facts is None:
+        from hansa.work.bundle import facts_of, load_task
+
+        facts = facts_of(job, load_task(job))
+    job, errors = _resolved(job)
+    if errors:
+        job = _placeholder(job)
+    parts = build(job)
+    accountant, epsilon = _counted(job, parts)
+    errors += tiers.unmet(job.risk_tier, quorum_of(job, parts.sampler), epsilon)
+    return check(job, parts, facts, accountant, errors)
+
+
+def resolve(job: Job) -> Job:
+    """The job with the numbers that follow from others: the noise that meets its epsilon.
+
+    A noise multiplier that the job gives is kept; whether it keeps the job's promise is checked
+    with the plan.
+
+    Raises:
+      PlanRefused: words are missing or contradict each other.
+    """
+    job, errors = _resolved(job)
+    if errors:
+        raise PlanRefused(errors)
+    return job
+
+
+def build(job: Job) -> Parts:
+    """The parts that a job's words stand for, in order. Nothing is checked here."""
+    sampler = _sampler(job)
+    return Parts(
+        algorithm=job.algorithm,
+        sampler=sampler,
+        stages=tuple(_stages(job, sampler)),
+        aggregator=_aggregator(job),
+        mechanism=_mechanism(job, sampler),
+    )
+
+
+def _sampler(job: Job) -> ClientSampler:
+    cohort = job.cohort
+    match cohort.sampler:
+        case "everyone":
+            return Everyone(cohort.population)
+        case "poisson":
+            return Poisson(cohort.rate, cohort.population, cohort.cap)
+        case "fixed":
+            return FixedSize(cohort.size, cohort.population, cohort.over_selection)
+
+
+def _stages(job: Job, sampler: ClientSampler) -> Iterable[Stage]:
+    weight = Weight(job.aggregation.weighting, job.aggregation.max_weight or math.inf)
+    yield weight
+    clip, metrics_clip = _clip(job), _metrics_clip(job)
+    if clip:
+        yield Clip(clip)
+    if metrics_clip:
+        yield Clip(metrics_clip, "metrics")
+    if job.quantization.step:
+        bits, cohort = job.quantization.bits, max(sampler.cap, 1)
+        yield Quantize(
+            step=job.quantization.step,
+            weight_step=_binary_step(cohort, weight.bound, bits, at_least=1.0),
+            metrics_step=_binary_step(cohort, metrics_clip, bits),
+            bits=bits,
+        )
+
+
+def _aggregator(job: Job) -> Aggregator:
+    match job.aggregation.rule:
+        case "mean":
+            return Mean(Divisor.FIXED if _private(job) else Divisor.REALISED)
+        case "median":
+            return Median()
+        case "trimmed_mean":
+            return TrimmedMean(job.aggregation.trim)
+
+
+def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
+    if not _private(job):
+        return NoNoise()
+    privacy = job.privacy
+    return CentralGaussian(
+        privacy.noise_multiplier, privacy.metrics_noise_multiplier, sampler.relation
+    )
+
+
+def _private(job: Job) -> bool:
+    return job.privacy.mechanism != "none"
+
+
+def _clip(job: Job) -> float:
+    return job.privacy.clip if _private(job) else job.aggregation.clip
+
+
+def _metrics_clip(job: Job) -> float:
+    """Norm bound of one client's metric sums; 0 = none.
+
+    Noise needs a bound, and so does a ring. Without privacy a generous one is derived from the
+    most examples that a client counts for.
+    """
+    if _private(job):
+        return job.privacy.metrics_clip
+    return METRICS_PER_EXAMPLE * job.aggregation.max_weight if job.quantization.step else 0.0
+
+
+def _binary_step(cohort: int, peak: float, bits: int, at_least: float = 0.0) -> float:
+    """The smallest power of two that is a legal step; where none is, the plan says why."""
+    smallest = smallest_step(cohort, peak, bits) if 0 < peak < math.inf else math.inf
+    if math.isinf(smallest):
+        return 1.0
+    step = max(at_least, 2.0 ** math.floor(math.log2(smallest)))
+    while not fits(cohort, peak, step, bits):
+        step *= 2
+    return step
+
+
+# ------------------------------------------------------------------ words that others follow from
+
+
+def _resolved(job: Job) -> tuple[Job, list[PlanError]]:
+    """The job in its one form, with its noise, and all that is missing or contradictory.
+
+    Raises:
+      PlanRefused: a word is unknown, so that nothing more can be said.
+    """
+    unknown = list(unknown_words(job))
+    if unknown:
+        raise PlanRefused(unknown)
+    job = normal(job)
+    errors = [*_privacy_errors(job), *_cohort_errors(job)]
+    if errors or not _private(job) or job.privacy.noise_multiplier:
+        return job, errors
+    try:
+        noise = _noise(job)
+    except PlanError as error:
+        return job, [error]
+    return replace(job, privacy=replace(job.privacy, noise_multiplier=noise)), []
+
+
+def _placeholder(job: Job) -> Job:
+    """A refused job with some noise, so that the other parts can be checked all the same."""
+    if not _private(job) or job.privacy.noise_multiplier:
+        return job
+    return replace(job, privacy=replace(job.privacy, noise_multiplier=1.0, epsilon=0.0))
+
+
+def _privacy_errors(job: Job) -> Iterable[PlanError]:
+    privacy = job.privacy
+    if not _private(job):
+        given = [word for word in _PRIVACY_NUMBERS if getattr(privacy, word)]
+        if given:
+            yield PlanError(
+                "privacy",
+                f"{' and '.join(given)} without a mechanism would protect nobody",
+                'set privacy.mechanism = "gaussian", or leave the section out',
+            )
+        return
+    if not privacy.clip > 0:
+        yield PlanError("privacy.clip", "is missing", "set the norm bound of one client's delta")
+    if job.aggregation.clip:
+        yield PlanError(
+            "aggregation.clip",
+            "is a second norm bound beside privacy.clip",
+            "leave aggregation.clip out",
+        )
+    if not 0 < privacy.delta < 1 / max(job.cohort.population, 1):
+        yield PlanError(
+            "privacy.delta",
+            f"of {privacy.delta:g} is no promise to one of {job.cohort.population} clients",
+            f"set it to at most {max(job.cohort.population, 2) ** -1.1:.1g}",
+        )
+    if not (privacy.epsilon or privacy.noise_multiplier):
+        yield PlanError(
+            "privacy",
+            "names neither epsilon nor noise_multiplier",
+            "set privacy.epsilon, and the noise is found from it",
+        )
+    if bool(privacy.metrics_clip) != bool(privacy.metrics_noise_multiplier):
+        yield PlanError(
+            "privacy.metrics_clip",
+            "and metrics_noise_multiplier belong together: metrics leave clipped and noised, or "
+            "not at all",
+            "set both, or neither",
+        )
+
+
+_PRIVACY_NUMBERS = (
+    "clip",
+    "epsilon",
+    "delta",
+    "noise_multiplier",
+    "metrics_clip",
+    "metrics_noise_multiplier",
+)
+"""What `[privacy]` says in numbers; 0 stands for not given."""
+
+
+def _cohort_errors(job: Job) -> Iterable[PlanError]:
+    """Words that belong to another sampler would be ignored in silence."""
+    cohort = job.cohort
+    given = {
+        "rate": ("poisson", cohort.rate != 0),
+        "cap": ("poisson", cohort.cap != 0),
+        "size": ("fixed", cohort.size != 0),
+        "over_selection": ("fixed", cohort.over_selection != 1),
+    }
+    for word, (sampler, present) in given.items():
+        if present and cohort.sampler != sampler:
+            yield PlanError(
+                f"cohort.{word}",
+                f'means nothing to sampler = "{cohort.sampler}"',
+                f'leave it out, or set cohort.sampler = "{sampler}"',
+            )
+
+
+def _noise(job: Job) -> float:
+    """The noise multiplier that meets the job's epsilon.
+
+    Raises:
+      PlanError: none does, or the sampler's event cannot be counted.
+    """
+    privacy, sampler = job.privacy, _sampler(job)
+    sampler.check()
+    try:
+        method = best_accountant(_event(job, sampler, 1.0), sampler.relation).method
+        return calibrate(
+            lambda noise: _event(job, sampler, noise),
+            privacy.epsilon,
+            privacy.delta,
+            method,
+            sampler.relation,
+        )
+    except PlanError:
+        raise
+    except HansaError as error:
+        raise PlanError("privacy.epsilon", error.message, error.fix) from error
+
+
+def _event(job: Job, sampler: ClientSampler, noise: float) -> Event:
+    """What the whole job reveals at a noise multiplier; the plan proves that it does."""
+    released: list[Event] = [Gaussian(noise)]
+    if job.privacy.metrics_clip:
+        released.append(Gaussian(job.privacy.metrics_noise_multiplier))
+    return whole_job(job, sampler.amplify(events.compose(*released)))
+
+
+def _counted(job: Job, parts: Parts) -> tuple[Accountant, float]:
+    """The accountant for the job's event, and the job's epsilon: inf if it has none.
+
+    Where the event cannot be counted, the check meets the same error and names it; the epsilon is
+    then what the job promises.
+    """
+    if not _private(job):
+        return DpAccounting("rdp"), math.inf
+    if not 0 < job.privacy.noise_multiplier < math.inf:
+        return DpAccounting("rdp"), job.privacy.epsilon
+    relation = parts.sampler.relation
+    try:
+        parts.sampler.check()
+        event = _event(job, parts.sampler, job.privacy.noise_multiplier)
+        accountant = best_accountant(event, relation)
+        return accountant, accountant.epsilon(event, job.privacy.delta, relation)
+    except HansaError:
+        return DpAccounting("rdp"), job.privacy.epsilon

@@ -1,0 +1,180 @@
+"""A whole training run on this machine: the same plan, the same rounds, other engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from hansa.core.contribute import Purpose
+from hansa.core.job import Job
+from hansa.core.keys import ReplayKey
+from hansa.core.parts import Site, Split, Task
+from hansa.core.plan import Plan
+from hansa.core.round import Engine, RoundRecord, TrainState, World
+from hansa.core.train import OnRound, initial_state, train
+from hansa.engines.inline import InlineEngine
+from hansa.engines.memory import MemoryJournal
+from hansa.errors import HansaError
+from hansa.nearest import suggest
+from hansa.privacy.ledger import MemoryLedger
+from hansa.recipes import compile_plan
+from hansa.work.bundle import facts_of, load_task
+
+T = TypeVar("T")
+
+ENGINES = ("inline",)
+"""Engines that can simulate."""
+
+_KEPT_CLIENTS = 4096
+"""Clients whose examples are kept in memory between rounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished simulation.
+
+    Attributes:
+      plan: what ran.
+      state: the state after the last round, with the final parameters.
+      records: of all rounds, in order, the last measurement at the end.
+      seconds_per_round: mean over the training rounds.
+      clients_per_second: updates that counted, by the time their rounds took.
+      metrics: of the final model; empty if nothing was measured after the last round.
+      model_sha256: of the final parameters.
+    """
+
+    plan: Plan
+    state: TrainState
+    records: tuple[RoundRecord, ...]
+    seconds_per_round: float
+    clients_per_second: float
+    metrics: dict[str, float | None]
+    model_sha256: str
+
+
+def simulate(
+    job: Job,
+    *,
+    clients: int | None = None,
+    seed: int | None = None,
+    rounds: int | None = None,
+    engine: str = "inline",
+    on_round: OnRound | None = None,
+    debug: bool = False,
+    task: Task | None = None,
+) -> Result:
+    """Runs a job from its first round to the last measurement, always with the same result.
+
+    Noise is drawn from the job's seed, so that a run can be repeated: it shows what a job does,
+    and protects nobody. A federation draws fresh noise.
+
+    Args:
+      job: what to run.
+      clients: population, instead of the job's.
+      seed: instead of the job's.
+      rounds: number of rounds, instead of the job's.
+      engine: what runs the clients: inline.
+      on_round: called with each round's record, also of void rounds.
+      debug: stop at the first client that raises, with a call that repeats it.
+      task: the job's task, if it is at hand already.
+
+    Raises:
+      PlanRefused: the job's parts do not fit.
+      RoundVoid: too few clients could be counted, again and again.
+      BudgetExceeded: void rounds used up the declared releases.
+      ClientFailed: in debug mode, a client raised.
+    """
+    job = _overridden(job, clients, seed, rounds)
+    task = load_task(job) if task is None else task
+    plan = compile_plan(job, facts_of(job, task))
+    journal = MemoryJournal()
+    key = ReplayKey.of_seed(plan.job.seed)
+    world = World(
+        job=plan.job.name,
+        engine=_engine(engine, task, debug=debug),
+        ledger=MemoryLedger(plan.charges),
+        journal=journal,
+        noise=key,
+        key=key,
+        population=population_of(plan.job, task),
+    )
+    params = task.initial(plan.job.seed)
+    params.flags.writeable = False
+    heard = on_round if on_round is not None else _nothing
+    state = _run(train(plan, initial_state(plan, params), world, heard))
+    return _result(plan, state, journal.records)
+
+
+def population_of(job: Job, task: Task) -> tuple[str, ...]:
+    """Names of the clients: the task's own if it has `clients(job)`, else numbered ones.
+
+    Raises:
+      HansaError: the task knows fewer clients than the job's population.
+    """
+    size = job.cohort.population
+    own = getattr(task, "clients", None)
+    if own is None:
+        return tuple(f"client-{i:04d}" for i in range(1, size + 1))
+    names: Sequence[str] = own(job)
+    if len(names) < size:
+        raise HansaError(
+            f"the job wants {size} clients, {type(task).__name__} knows {len(names)}",
+            fix=f"set cohort.population to at most {len(names)}",
+        )
+    return tuple(names[:size])
+
+
+def _overridden(job: Job, clients: int | None, seed: int | None, rounds: int | None) -> Job:
+    if clients is not None:
+        job = replace(job, cohort=replace(job.cohort, population=clients))
+    if seed is not None:
+        job = replace(job, seed=seed)
+    if rounds is not None:
+        job = replace(job, rounds=replace(job.rounds, count=rounds))
+    return job
+
+
+def _engine(name: str, task: Task, *, debug: bool) -> Engine:
+    if name not in ENGINES:
+        raise HansaError(f"there is no engine '{name}'", fix=suggest(name, ENGINES, "engines"))
+
+    @lru_cache(maxsize=_KEPT_CLIENTS)
+    def data(client: str) -> Split:
+        return task.data(Site(client, MappingProxyType({})))
+
+    return InlineEngine(task, data, debug)
+
+
+def _result(plan: Plan, state: TrainState, records: Sequence[RoundRecord]) -> Result:
+    trained = [r.seconds for r in records if r.purpose is Purpose.TRAIN]
+    seconds = sum(r.seconds for r in records)
+    counted = sum(len(r.members) for r in records)
+    measured = [r.metrics for r in records if r.purpose is Purpose.EVALUATE]
+    return Result(
+        plan=plan,
+        state=state,
+        records=tuple(records),
+        seconds_per_round=sum(trained) / len(trained) if trained else 0.0,
+        clients_per_second=counted / seconds if seconds else 0.0,
+        metrics=measured[-1] if measured else {},
+        model_sha256=state.model,
+    )
+
+
+def _nothing(record: RoundRecord) -> None:
+    """What is done with a round's record if nobody asked for it."""
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs to the end, also from inside a running event loop such as a notebook's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
