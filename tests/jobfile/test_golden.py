@@ -110,6 +110,7 @@ CASES: dict[str, str | bytes] = {
     "work counted twice": BASE + "local_epochs = 1\nlocal_steps = 5 #!\n",
     # -------------------------------------------------------------- what goes together
     "a rate, and everyone takes part": edit(BASE, "= 100", "= 100\nrate = 0.1 #!"),
+    "more are asked, and everyone is": edit(BASE, "= 100", "= 100\nover_selection = 1.3 #!"),
     "poisson without a rate": edit(DP, "[cohort]", "[cohort] #!").replace("rate = 0.1\n", ""),
     "fixed without a size": edit(BASE, "[cohort]", "[cohort] #!").replace(
         "= 100", '= 100\nsampler = "fixed"'
@@ -123,6 +124,7 @@ CASES: dict[str, str | bytes] = {
     "epsilon without a delta": edit(DP, "[privacy]", "[privacy] #!").replace("delta = 1e-5\n", ""),
     "epsilon without a mechanism": BASE + "\n[privacy]\nepsilon = 8.0 #!\n",
     "metric noise without metrics": DP + "metrics_noise_multiplier = 10.0 #!\n",
+    "metrics without noise": edit(DP, "[privacy]", "[privacy] #!") + "metrics_clip = 100.0\n",
     "two clips": DP + "\n[aggregation]\nclip = 2.0 #!\n",
     "a trim that trims nothing": BASE + "\n[aggregation]\ntrim = 0.2 #!\n",
     "bits of nothing": BASE + "\n[quantization]\nbits = 24 #!\n",

@@ -6,7 +6,7 @@ contacted. Sections that are left out mean their safest reading.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,20 @@ from hansa.errors import HansaError
 RiskTier = Literal["low", "medium", "high"]
 
 
+class _Words:
+    """A section: `deadline=60` and `deadline=60.0` are one word, and must have one digest."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for word in fields(self):  # type: ignore[arg-type]  # every section is a dataclass
+            value = getattr(self, word.name)
+            if word.type == "float" and type(value) is int:
+                object.__setattr__(self, word.name, float(value))  # frozen for everybody else
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rounds:
+class Rounds(_Words):
     """`[rounds]`: how long to train and when a round counts.
 
     Attributes:
@@ -42,7 +54,7 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cohort:
+class Cohort(_Words):
     """`[cohort]`: who takes part.
 
     Attributes:
@@ -65,7 +77,7 @@ class Cohort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Privacy:
+class Privacy(_Words):
     """`[privacy]`: differential privacy of what is released.
 
     Attributes:
@@ -90,7 +102,7 @@ class Privacy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aggregation:
+class Aggregation(_Words):
     """`[aggregation]`: how updates become one.
 
     Attributes:
@@ -109,7 +121,7 @@ class Aggregation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quantization:
+class Quantization(_Words):
     """`[quantization]`: stochastic rounding of updates to integers modulo 2**bits.
 
     Attributes:

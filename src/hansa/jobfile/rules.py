@@ -36,10 +36,13 @@ def check_rules(words: Words, right: Mapping[str, Any]) -> list[Mistake]:
     ]
 
 
+_SAMPLER_OF = {"rate": "poisson", "cap": "poisson", "size": "fixed", "over_selection": "fixed"}
+"""The keys of `[cohort]` that mean something to one sampler only."""
+
+
 def _cohort(words: Words, cohort: Cohort) -> Iterator[Mistake]:
-    uses = {"everyone": set(), "poisson": {"rate", "cap"}, "fixed": {"size"}}[cohort.sampler]
-    for name, sampler in (("rate", "poisson"), ("cap", "poisson"), ("size", "fixed")):
-        if name not in uses and _says(words, "cohort", name):
+    for name, sampler in _SAMPLER_OF.items():
+        if sampler != cohort.sampler and _says(words, "cohort", name):
             yield _unused(
                 ("cohort", name),
                 f'the sampler is "{cohort.sampler}"',
@@ -59,7 +62,7 @@ def _cohort(words: Words, cohort: Cohort) -> Iterator[Mistake]:
         )
     for name in ("size", "cap"):
         value = getattr(cohort, name)
-        if name in uses and value > cohort.population:
+        if _SAMPLER_OF[name] == cohort.sampler and value > cohort.population:
             yield Mistake(
                 ("cohort", name),
                 f"cohort.{name} is {value}, more than the population of {cohort.population}",
@@ -102,11 +105,17 @@ def _privacy(words: Words, privacy: Privacy) -> Iterator[Mistake]:
             "epsilon holds except with this probability",
             "add delta = 1e-5 to [privacy]; choose it below 1 / population",
         )
-    if _says(words, "privacy", "metrics_noise_multiplier") and privacy.metrics_clip == 0:
+    if privacy.metrics_noise_multiplier and not privacy.metrics_clip:
         yield _unused(
             ("privacy", "metrics_noise_multiplier"),
             "no metrics leave the sites while metrics_clip is 0",
             "add metrics_clip = 100.0 to [privacy], or leave metrics_noise_multiplier out",
+        )
+    if privacy.metrics_clip and not privacy.metrics_noise_multiplier:
+        yield _needs(
+            ("privacy", "metrics_noise_multiplier"),
+            "metrics leave the sites with noise or not at all",
+            "add metrics_noise_multiplier = 10.0 to [privacy], or leave metrics_clip out",
         )
 
 
