@@ -100,9 +100,10 @@ class Door:
         """Messages for the site until its stream is ended or its certificate expires."""
         while True:
             taking = asyncio.ensure_future(attendance.outbox.get())
+            both: list[asyncio.Future[Any]] = [taking, attendance.ended]
             try:
                 await asyncio.wait(
-                    [taking, attendance.ended],
+                    both,
                     timeout=self.members.seconds_left(attendance.caller),
                     return_when=asyncio.FIRST_COMPLETED,
                 )

@@ -68,7 +68,7 @@ class Members:
         Raises:
           IdentityError: expired, revoked, of another federation, or no site.
         """
-        pem = bytes(context.auth_context().get("x509_pem_cert", [b""])[0])
+        pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
         return Caller(self._identify(pem), pem)
 
     def recheck(self, caller: Caller) -> None:

@@ -37,9 +37,10 @@ from hansa.coordinator.roster import Roster
 from hansa.coordinator.rows import JobRow, Operator
 from hansa.coordinator.runner import Runner
 from hansa.coordinator.store import Store
-from hansa.coordinator.submission import Submission, accept
+from hansa.coordinator.submission import accept
 from hansa.core import canonical
 from hansa.errors import HansaError, IdentityError, PlanRefused, Refused
+from hansa.submission import Submission
 
 MAX_BODY = 2 << 30
 """Largest blob in bytes that the people's door takes."""
@@ -135,7 +136,7 @@ class PeopleDoor:
         self.bulletin.post()
         return JSONResponse({"job": row.id, "plan_digest": row.plan_digest})
 
-    async def _jobs(self, request: Request) -> Response:
+    async def _jobs(self, _: Request) -> Response:
         rows = await asyncio.to_thread(self.store.jobs)
         return JSONResponse({"jobs": [_summary(row) for row in rows]})
 
@@ -179,7 +180,7 @@ class PeopleDoor:
                 yield canonical.dumps(dataclasses.asdict(event)) + "\n"
             await news
 
-    async def _sites(self, request: Request) -> Response:
+    async def _sites(self, _: Request) -> Response:
         rows = await asyncio.to_thread(self.store.sites)
         present = self.roster.present
         sites = [{**dataclasses.asdict(row), "attending": row.name in present} for row in rows]

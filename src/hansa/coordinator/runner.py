@@ -71,6 +71,7 @@ class Open:
     Attributes:
       row: the job as submitted.
       plan: its plan.
+      bundle: the task's code; empty until it is read.
       verdicts: what sites said to it.
       population: the sites it runs with, once it runs; later ones come too late.
       changed: set with each verdict.
@@ -79,6 +80,7 @@ class Open:
 
     row: JobRow
     plan: Plan
+    bundle: bytes = b""
     verdicts: dict[str, bool] = field(default_factory=dict)
     population: tuple[str, ...] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -133,7 +135,8 @@ class Runner:
     def entered(self, site: str) -> None:
         """A site attends: it is offered every open job."""
         for job in self._open.values():
-            self._offer(job, site)
+            if job.bundle:
+                self._offer(job, site)
 
     async def decided(self, site: str, verdict: pb.Verdict) -> None:
         """A site's verdict on an offer; the last one counts."""
@@ -156,14 +159,13 @@ class Runner:
 
     def _offer(self, job: Open, site: str) -> None:
         row = job.row
-        size = self._floor.blobs.size(row.bundle_sha256) if row.bundle_sha256 else 0
         offer = pb.Offer(
             job=row.id,
             words=row.words_json,
             facts=row.facts_json,
             plan_digest=row.plan_digest,
             bundle_sha256=row.bundle_sha256,
-            bundle_size=size,
+            bundle_size=len(job.bundle),
         )
         self._floor.roster.push(site, pb.ToSite(offer=offer))
 
@@ -173,8 +175,8 @@ class Runner:
         """Runs a job to its end and writes down how it ended."""
         job_id = job.row.id
         try:
-            bundle = await asyncio.to_thread(self._bundle, job.row)
-            with self._floor.shelf.offering(job.row.bundle_sha256, bundle):
+            job.bundle = await asyncio.to_thread(self._floor.blobs.get, job.row.bundle_sha256)
+            with self._floor.shelf.offering(job.row.bundle_sha256, memoryview(job.bundle)):
                 state = await self._prepared(job)
                 await self._train(job, state)
             await self._set(job_id, Status.DONE, "")
@@ -193,10 +195,6 @@ class Runner:
             self._open.pop(job_id, None)
             for site in self._floor.roster.present:
                 self._floor.roster.push(site, pb.ToSite(withdraw=pb.Withdraw(job=job_id)))
-
-    def _bundle(self, row: JobRow) -> memoryview:
-        content = self._floor.blobs.get(row.bundle_sha256) if row.bundle_sha256 else b""
-        return memoryview(content)
 
     async def _prepared(self, job: Open) -> TrainState:
         """The state to start from, once enough sites have accepted the plan."""

@@ -243,15 +243,13 @@ class Agent:
         await self._outgoing.put(pb.FromSite(verdict=verdict))
 
     async def _prepare(self, offer: pb.Offer, channel: grpc.aio.Channel) -> None:
-        bundle = None
-        if offer.bundle_sha256:
-            if offer.bundle_size > MAX_BUNDLE:
-                raise HansaError(
-                    f"a bundle of {offer.bundle_size:,} bytes is larger than {MAX_BUNDLE:,}",
-                    fix="keep data and models out of the job's folder",
-                )
-            content = await self._fetch(channel, offer.bundle_sha256, offer.bundle_size)
-            bundle = content.tobytes()
+        if offer.bundle_size > MAX_BUNDLE:
+            raise HansaError(
+                f"a bundle of {offer.bundle_size:,} bytes is larger than {MAX_BUNDLE:,}",
+                fix="keep data and models out of the job's folder",
+            )
+        content = await self._fetch(channel, offer.bundle_sha256, offer.bundle_size)
+        bundle = content.tobytes()
         prepared = Offer(offer.job, offer.words, offer.facts, offer.plan_digest, bundle)
         self._jobs[offer.job] = await self._in_worker(
             lambda: accept(prepared, self.site, self._credentials.federation, self._config)

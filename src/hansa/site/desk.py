@@ -9,23 +9,20 @@ Nothing of a bundle is imported, and no data are touched, before the policy has 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from hansa.core.contribute import Purpose, RoundTask, contribute
-from hansa.core.job import Job, TaskFacts, facts_of_json
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Site, Split, Task
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
 from hansa.errors import ClientFailed, DigestMismatch, HansaError, PolicyRefused
-from hansa.jobfile import job_from_words
-from hansa.recipes import compile_plan
 from hansa.site.config import SiteConfig
 from hansa.site.policy import Candidate, judge, may_work_now
-from hansa.work.bundle import installed_digest, load_bundled_task, load_task, unpack
+from hansa.submission import compile_submitted
+from hansa.work.bundle import load_bundled_task
+from hansa.work.container import parse, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +34,14 @@ class Offer:
       words: the job, canonical JSON.
       facts: the facts of its task, canonical JSON.
       plan_digest: the plan that the coordinator compiled.
-      bundle: the task's code, None if the task is installed with Hansa.
+      bundle: the task's code, as a bundle's bytes.
     """
 
     job: str
     words: str
     facts: str
     plan_digest: str
-    bundle: bytes | None
+    bundle: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +70,24 @@ def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Acce
       ClientFailed: the task cannot be loaded or cannot read this site's data.
       HansaError: the offer cannot be read, or the plan is refused.
     """
-    plan = compile_plan(*_read(offer))
+    plan = compile_submitted(offer.words, offer.facts)
     if plan.digest != offer.plan_digest:
         raise DigestMismatch(
             f"this site compiles plan {plan.digest[:16]} from the job, the coordinator "
             f"{offer.plan_digest[:16]!r}",
             fix="run the same version of Hansa on both sides; if they are, trust neither",
         )
-    folder, signer = _unpacked(offer, plan, config.folder / "bundles")
-    judge(config.policy, Candidate(federation, plan, signer))
-    task = load_bundled_task(folder, plan.job.task) if folder else load_task(plan.job)
+    bundle = parse(offer.bundle)
+    if bundle.digest != plan.task.digest:
+        raise DigestMismatch(
+            f"the task's code has digest {bundle.digest[:16]}, the plan names "
+            f"{plan.task.digest[:16]}",
+            fix="let the coordinator's administrator find out who changed the bundle",
+        )
+    judge(config.policy, Candidate(federation, plan, signer=""))
+    folder = config.folder / "bundles" / bundle.digest[:32]
+    write(bundle, folder)
+    task = load_bundled_task(folder, plan.job.task)
     _check_task(plan, task)
     return Accepted(offer.job, plan, task, _read_data(task, site, config))
 
@@ -128,30 +133,6 @@ def check_hours(config: SiteConfig, now: datetime) -> None:
             f"it is {now:%H:%M} here, outside of policy.hours = '{config.policy.hours}'",
             fix="wait, or let the site's owner change the hours",
         )
-
-
-def _read(offer: Offer) -> tuple[Job, TaskFacts]:
-    try:
-        return job_from_words(json.loads(offer.words)), facts_of_json(json.loads(offer.facts))
-    except ValueError as error:
-        raise HansaError("the offer is no JSON", fix="upgrade the older side") from error
-
-
-def _unpacked(offer: Offer, plan: Plan, bundles: Path) -> tuple[Path | None, str]:
-    """The folder with the task's code and who signed it; no folder for an installed task."""
-    if offer.bundle is None:
-        found = installed_digest(plan.job.task)
-        folder, signer = None, ""
-    else:
-        folder = bundles / plan.task.digest[:32]
-        contents = unpack(offer.bundle, folder)
-        found, signer = contents.digest, contents.signer
-    if found != plan.task.digest:
-        raise DigestMismatch(
-            f"the task's code here has digest {found[:16]}, the plan names {plan.task.digest[:16]}",
-            fix="use the version of Hansa that the job was submitted with",
-        )
-    return folder, signer
 
 
 def _check_task(plan: Plan, task: Task) -> None:

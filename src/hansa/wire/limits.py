@@ -16,7 +16,7 @@ MAX_MESSAGE: Final = CHUNK + (64 << 10)
 MAX_DOCUMENT: Final = 512 << 10
 """Largest canonical JSON document: a job, the facts of a task."""
 
-MAX_BUNDLE: Final = 64 << 20
+MAX_BUNDLE: Final = 4 << 20
 """Largest bundle of task code in bytes."""
 
 HANDSHAKE_SECONDS: Final = 10.0

@@ -1,0 +1,216 @@
+"""What commands write: results on stdout, everything else on stderr.
+
+    emit    one JSON object                     stdout
+    say     a line or a paragraph, wrapped      stdout
+    table   columns, wrapped                    stdout
+    note    a line about what goes on           stderr
+    Progress  a bar on a terminal, plain lines in a log   stderr
+    fail    an error: message and fix           stderr
+
+Text is wrapped at the width of the terminal, at 80 columns where there is none. There are no
+colours but bold headings, on a terminal, unless NO_COLOR is set (https://no-color.org).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hansa.errors import HansaError, JobError, JobRefused, PlanError, PlanRefused
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+GAP = 2
+NARROWEST = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One error as people and scripts see it.
+
+    Attributes:
+      part: what it is about: a part of the plan, or file and line; empty if it is about the whole.
+      because: what is wrong.
+      fix: what to do.
+    """
+
+    part: str
+    because: str
+    fix: str
+
+
+def problems(error: Exception) -> tuple[Problem, ...]:
+    """The reasons that an error holds, each apart."""
+    match error:
+        case JobRefused() | PlanRefused():
+            return tuple(problem for inner in error.errors for problem in problems(inner))
+        case PlanError():
+            return (Problem(error.part, error.because, error.fix),)
+        case JobError():
+            place = f"{error.file}:{error.line}" if error.line else error.file
+            return (Problem(place, error.message, error.fix),)
+        case HansaError():
+            return (Problem("", error.message, error.fix),)
+        case _:
+            return (
+                Problem(
+                    "",
+                    f"Hansa itself failed: {type(error).__name__}: {error}",
+                    "run the command again with --debug and report what it shows",
+                ),
+            )
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """Writes one JSON object to stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(text: str = "", indent: str = "") -> None:
+    """Writes a paragraph to stdout, wrapped; later lines are indented like the first."""
+    print(wrapped(text, indent))
+
+
+def heading(text: str) -> None:
+    """Writes an empty line and a heading to stdout."""
+    print(f"\n{strong(text)}")
+
+
+def note(text: str) -> None:
+    """Writes a line about what goes on to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes columns to stdout; what does not fit is wrapped, the widest column first."""
+    for line in columns(headers, [list(row) for row in rows], width()):
+        print(line)
+
+
+def columns(headers: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> list[str]:
+    """The lines of a table that is at most `most` characters wide, if words allow it."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    while sum(widths) + GAP * (len(widths) - 1) > most and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for row in (headers, *rows):
+        cells = [
+            textwrap.wrap(cell, size, break_on_hyphens=False) or [""]
+            for cell, size in zip(row, widths, strict=True)
+        ]
+        height = max(map(len, cells))
+        padded = [cell + [""] * (height - len(cell)) for cell in cells]
+        lines += [
+            (" " * GAP).join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+            for line in zip(*padded, strict=True)
+        ]
+    return lines
+
+
+def fail(error: Exception) -> int:
+    """Writes an error to stderr and gives the exit code that belongs to it."""
+    found = problems(error)
+    if len(found) > 1:
+        what = "The plan is refused" if isinstance(error, PlanRefused) else "The job is refused"
+        print(f"{what} for {len(found)} reasons.", file=sys.stderr)
+    for problem in found:
+        if len(found) > 1:
+            print(file=sys.stderr)
+        where = f"{problem.part}: " if problem.part else ""
+        print(wrapped(f"Error: {where}{problem.because}.", "", "  "), file=sys.stderr)
+        print(wrapped(f"Fix: {problem.fix}.", "  "), file=sys.stderr)
+    return error.exit_code if isinstance(error, HansaError) else 1
+
+
+def usage(error: Any) -> None:
+    """Writes to stderr what is wrong with a command line."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "hansa"
+    print(wrapped(f"Error: {error.format_message()}", "", "  "), file=sys.stderr)
+    print(f"  Fix: see {command} --help", file=sys.stderr)
+
+
+def width() -> int:
+    """Columns of the terminal; COLUMNS if it is set, 80 where there is no terminal."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 40)
+
+
+def wrapped(text: str, first: str = "", later: str | None = None) -> str:
+    """A paragraph at the width of the terminal."""
+    return textwrap.fill(
+        text,
+        width(),
+        initial_indent=first,
+        subsequent_indent=first if later is None else later,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def strong(text: str) -> str:
+    """Bold on a terminal, unless NO_COLOR is set."""
+    plain = (
+        not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    )
+    return text if plain else f"\033[1m{text}\033[0m"
+
+
+class Progress:
+    """Steps of something that takes long: a bar on a terminal, one plain line a step in a log.
+
+    Use it as a context manager and call `step` once for each step that is done.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._done = title, total, 0
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            self._bar, self._task = _bar(self._title, self._total)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, line: str = "") -> None:
+        """One more step is done; `line` says what came of it."""
+        self._done += 1
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=1, line=line)
+        else:
+            note(f"{self._title} {self._done}/{self._total}  {line}".rstrip())
+
+
+def _bar(title: str, total: int) -> tuple[Bar, TaskID]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn(title),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[line]}"),
+        console=Console(stderr=True),
+    )
+    task = bar.add_task(title, total=total, line="")
+    bar.start()
+    return bar, task

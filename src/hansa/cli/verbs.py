@@ -1,0 +1,53 @@
+"""The verbs of the command line: where each one is, and what it is for.
+
+To add a verb, write a function whose parameters are its options and name it here. A function
+becomes a command; a `typer.Typer` becomes a group of commands. Nothing is imported before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One word after `hansa`.
+
+    Attributes:
+      where: `module:name` of a function or a `typer.Typer`.
+      help: one sentence; the first line of the function's docstring says the same.
+      chapter: the heading that it stands under.
+    """
+
+    where: str
+    help: str
+    chapter: str
+
+
+JOBS = "Jobs"
+FEDERATION = "Federation"
+MACHINE = "This machine"
+
+VERBS: Mapping[str, Verb] = {
+    "new": Verb("hansa.cli.new:new", "Make a job folder that runs as it is.", JOBS),
+    "plan": Verb("hansa.cli.plan:plan", "Check a job: trail, claims, privacy, cost, digest.", JOBS),
+    "simulate": Verb(
+        "hansa.cli.simulate:simulate", "Run a job with all its clients on this machine.", JOBS
+    ),
+    "submit": Verb("hansa.cli.jobs:submit", "Hand a job in to a coordinator.", JOBS),
+    "jobs": Verb("hansa.cli.jobs:jobs", "List the jobs of a coordinator, or show one.", JOBS),
+    "watch": Verb("hansa.cli.jobs:watch", "Follow a job until it ends.", JOBS),
+    "cancel": Verb(
+        "hansa.cli.jobs:cancel",
+        "End a job; its model stays at the last round that counted.",
+        JOBS,
+    ),
+    "coordinator": Verb("hansa.cli.coordinator:app", "Make and run a coordinator.", FEDERATION),
+    "invite": Verb("hansa.cli.invite:invite", "Make a one-time invite for a site.", FEDERATION),
+    "revoke": Verb(
+        "hansa.cli.invite:revoke", "Shut a site out of the federation at once.", FEDERATION
+    ),
+    "site": Verb("hansa.cli.site:app", "Join a federation and run a site.", FEDERATION),
+    "doctor": Verb("hansa.cli.doctor:doctor", "Check what Hansa needs of this machine.", MACHINE),
+}

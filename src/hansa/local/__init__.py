@@ -1,0 +1,1 @@
+"""A whole federation on one machine, as real processes: for the demo, benchmarks and tests."""
