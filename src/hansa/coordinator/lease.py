@@ -87,14 +87,14 @@ class SessionLock:
     def release(self) -> None:
         """See `Lock`."""
         if self._connection is not None:
+            self._connection.invalidate()  # ends the session, and the lock with it
             self._connection.close()
         self._connection = None
 
     def _connected(self) -> Connection:
-        """A session that is never given back to the pool: the lock lives as long as it does."""
-        connection = self._database.engine.connect()
-        connection.detach()
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        """A session that is taken from the pool for good: the lock lives as long as it does."""
+        engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        connection = engine.connect()
         probe = max(1, round(self._ttl / 4))
         for name, value in (("idle", probe), ("interval", probe), ("count", 3)):
             connection.execute(
