@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hansa.aggregators.linear import Mean, check_range
+from hansa.aggregators.linear import RANGES, Mean, check_range
 from hansa.core.parts import Facts, Partial, Update
 from hansa.core.spec import Divisor, Domain, Reader, UpdateSpec
 from hansa.core.vector import Layout, Vector, blocks
@@ -67,7 +67,8 @@ class _ByCoordinate(ABC):
             )
         if spec.segment != "delta":
             return _SUM.infer(spec)
-        return replace(spec, l2=math.inf, divisor=Divisor.REALISED)
+        peak = spec.peak if math.isfinite(spec.peak) else RANGES["delta"]
+        return replace(spec, l2=math.inf, peak=peak, divisor=Divisor.REALISED)
 
     def zero(self, layout: Layout, facts: Facts) -> Partial:
         """No rows."""
@@ -137,7 +138,7 @@ class Median(_ByCoordinate):
     | an even number                         | the mean of the two middle values         |
     | fewer than half say 1e9 or -1e9        | within the range of the others            |
     | one with weight 0 (no examples)        | it has no say; its metric sums count      |
-    | a NaN or an infinity                   | UpdateRejected, the rest as it was        |
+    | NaN, infinity, beyond the range        | UpdateRejected, the rest as it was        |
     | the same updates in another order      | the same bits                             |
     """
 
@@ -166,7 +167,7 @@ class TrimmedMean(_ByCoordinate):
     | n < 1 / trim, hence k = 0              | the plain mean; the plan's quorum forbids |
     | k say 1e9 or -1e9                      | within the range of the others            |
     | one with weight 0 (no examples)        | it has no say; its metric sums count      |
-    | a NaN or an infinity                   | UpdateRejected, the rest as it was        |
+    | NaN, infinity, beyond the range        | UpdateRejected, the rest as it was        |
     | the same updates in another order      | the same bits                             |
 
     Attributes:

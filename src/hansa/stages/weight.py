@@ -65,7 +65,7 @@ class Weight:
             )
         if spec.segment != "weight":
             return replace(spec, weight=self.bound)
-        whole = self.bound.is_integer() or math.isinf(self.bound)
+        whole = math.isinf(self.bound) or self.bound == math.floor(self.bound)
         return replace(
             spec,
             weight=self.bound,
