@@ -1,0 +1,1 @@
+"""Heart disease in four hospitals: real patients, a small model, a whole federation."""
