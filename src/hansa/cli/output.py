@@ -19,11 +19,11 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import zip_longest
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hansa.errors import HansaError, JobError, JobRefused, PlanError, PlanRefused
+from hansa.errors import HansaError, PlanRefused
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -33,51 +33,14 @@ GAP = 2
 NARROWEST = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One error as people and scripts see it.
-
-    Attributes:
-      part: what it is about: a part of the plan, or file and line; empty if it is about the whole.
-      because: what is wrong.
-      fix: what to do.
-    """
-
-    part: str
-    because: str
-    fix: str
-
-
-def problems(error: Exception) -> tuple[Problem, ...]:
-    """The reasons that an error holds, each apart."""
-    match error:
-        case JobRefused() | PlanRefused():
-            return tuple(problem for inner in error.errors for problem in problems(inner))
-        case PlanError():
-            return (Problem(error.part, error.because, error.fix),)
-        case JobError():
-            place = f"{error.file}:{error.line}" if error.line else error.file
-            return (Problem(place, error.message, error.fix),)
-        case HansaError():
-            return (Problem("", error.message, error.fix),)
-        case _:
-            return (
-                Problem(
-                    "",
-                    f"Hansa itself failed: {type(error).__name__}: {error}",
-                    "run the command again with --debug and report what it shows",
-                ),
-            )
-
-
 def emit(value: Mapping[str, Any]) -> None:
     """Writes one JSON object to stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def say(text: str = "", indent: str = "") -> None:
-    """Writes a paragraph to stdout, wrapped; later lines are indented like the first."""
-    print(wrapped(text, indent))
+def say(text: str = "", indent: str = "", later: str | None = None) -> None:
+    """Writes a paragraph to stdout, wrapped; lines after the first begin with `later` if given."""
+    print(wrapped(text, indent, later))
 
 
 def heading(text: str) -> None:
@@ -97,27 +60,38 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> list[str]:
-    """The lines of a table that is at most `most` characters wide, if words allow it."""
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    """The lines of a table that is at most `most` characters wide, if words allow it.
+
+    A cell may hold several lines; each is wrapped by itself.
+    """
+    whole = [[cell.split("\n") for cell in row] for row in (headers, *rows)]
+    widths = [
+        max(len(line) for cell in column for line in cell) for column in zip(*whole, strict=True)
+    ]
     while sum(widths) + GAP * (len(widths) - 1) > most and max(widths) > NARROWEST:
         widths[widths.index(max(widths))] -= 1
     lines = []
-    for row in (headers, *rows):
-        cells = [
-            textwrap.wrap(cell, size, break_on_hyphens=False) or [""]
-            for cell, size in zip(row, widths, strict=True)
-        ]
-        height = max(map(len, cells))
-        padded = [cell + [""] * (height - len(cell)) for cell in cells]
+    for row in whole:
+        cells = [_fitted(cell, size) for cell, size in zip(row, widths, strict=True)]
         lines += [
             (" " * GAP).join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
-            for line in zip(*padded, strict=True)
+            for line in zip_longest(*cells, fillvalue="")
         ]
     return lines
 
 
+def _fitted(cell: Sequence[str], size: int) -> list[str]:
+    return [
+        piece
+        for line in cell
+        for piece in textwrap.wrap(line, size, break_on_hyphens=False) or [""]
+    ]
+
+
 def fail(error: Exception) -> int:
     """Writes an error to stderr and gives the exit code that belongs to it."""
+    from hansa.report import problems
+
     found = problems(error)
     if len(found) > 1:
         what = "The plan is refused" if isinstance(error, PlanRefused) else "The job is refused"
@@ -189,13 +163,20 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def note(self, line: str) -> None:
+        """Says something that is no step."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
+        else:
+            note(line)
+
     def step(self, line: str = "") -> None:
         """One more step is done; `line` says what came of it."""
         self._done += 1
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=1, line=line)
         else:
-            note(f"{self._title} {self._done}/{self._total}  {line}".rstrip())
+            note(wrapped(f"{self._title} {self._done}/{self._total}  {line}", "", "    "))
 
 
 def _bar(title: str, total: int) -> tuple[Bar, TaskID]:

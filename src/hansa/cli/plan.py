@@ -1,0 +1,73 @@
+"""`hansa plan`: what a job does and claims, before it runs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import typer
+
+from hansa.cli.arguments import JOB, JSON
+from hansa.cli.output import emit, heading, say, table
+from hansa.errors import Refused
+
+if TYPE_CHECKING:
+    from hansa.core.plan import Plan
+
+
+def plan(job: str = JOB, json: bool = JSON) -> None:
+    """Check a job: trail, claims, privacy, cost, digest.
+
+    The task is loaded, but no data is read and nobody is contacted. A job that does not fit is
+    refused with every reason and a fix for each; the exit code is then 2.
+    """
+    from hansa.jobfile import load_job
+    from hansa.recipes import compile_plan
+    from hansa.report import plan_json, refusal_json
+
+    try:
+        compiled = compile_plan(load_job(job))
+    except Refused as error:
+        if not json:
+            raise
+        emit(refusal_json(error))
+        raise typer.Exit(error.exit_code) from error
+    if json:
+        emit(plan_json(compiled))
+    else:
+        _show(compiled)
+
+
+def _show(plan: Plan) -> None:
+    from hansa.report import size_words, trail_words
+
+    job = plan.job
+    say(
+        f"{job.name}: {job.rounds.count} rounds of {job.algorithm.name} over "
+        f"{job.cohort.population} clients; {plan.task.schema.size:,} parameters; "
+        f"risk tier {job.risk_tier}."
+    )
+    heading("Trail")
+    table(
+        ("Part", "What is known after it"),
+        [(part, "\n".join(lines)) for part, lines in trail_words(plan.trail)],
+    )
+    heading("Claims")
+    for claim in plan.claims:
+        say(claim, "- ", "  ")
+    heading("Numbers")
+    private = math.isfinite(plan.epsilon)
+    rows = [
+        ("epsilon", f"{plan.epsilon:.4g}" if private else "infinite: no differential privacy"),
+        ("delta", f"{job.privacy.delta:g}" if private else ""),
+        ("noise multiplier", f"{job.privacy.noise_multiplier:g}" if private else ""),
+        ("quorum", f"{plan.quorum} of at most {plan.parts.sampler.cap} updates in a round"),
+        ("down", f"{size_words(plan.cost.down_bytes)} to each client in a round"),
+        ("up", f"{size_words(plan.cost.up_bytes)} from each client in a round"),
+        ("coordinator", f"{size_words(plan.cost.coordinator_bytes)} of memory"),
+        ("task digest", plan.task.digest),
+        ("plan digest", plan.digest),
+    ]
+    for name, value in rows:
+        if value:
+            say(value, f"{name:<18}", " " * 18)
