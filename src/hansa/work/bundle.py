@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +31,7 @@ EXAMPLES = "hansa.examples."
 
 _REFERENCE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 _NEEDED = ("schema", "metrics", "initial", "gradient", "predict", "data")
+_PACKAGE = "__init__"
 _RESERVED = frozenset({"train_loss"})
 
 
@@ -60,7 +61,7 @@ def load_bundled_task(folder: Path, reference: str) -> Task:
     """
     module, name = _split(reference)
     if module.startswith(EXAMPLES):
-        module = module.removeprefix(EXAMPLES).partition(".")[2]
+        module = module.removeprefix(EXAMPLES).partition(".")[2] or _PACKAGE
     home = _Home(folder, module, name)
     return home.make(lambda: import_from(folder, module, collect(folder).digest))
 
@@ -127,7 +128,7 @@ class _Home:
                         package, (p.parent.name for p in root.glob("*/task.py")), "examples"
                     ),
                 )
-            return cls(root / package, inner, name, module)
+            return cls(root / package, inner or _PACKAGE, name, module)
         if job.folder is None:
             raise JobError(
                 f"the job does not say in which folder the task '{job.task}' is",
@@ -156,7 +157,7 @@ class _Home:
         if not self.folder.is_dir():
             raise JobError(f"there is no folder '{self.folder}'", fix="check the folder of the job")
         path = self.folder.joinpath(*self.module.split("."))
-        if self.module and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()):
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
             return
         if self.module.endswith(".py"):
             raise JobError(
@@ -247,7 +248,12 @@ def _metrics(task: Task) -> tuple[Metric, ...]:
             "the task's metrics are a method",
             fix="write them as an attribute: metrics = (hansa.Loss(), hansa.Accuracy())",
         )
-    listed = tuple(cast("Iterable[Metric]", found))
+    if not isinstance(found, (tuple, list)):
+        raise JobError(
+            "the task's metrics are not a list of metrics",
+            fix="write them in brackets: metrics = (hansa.Loss(),)",
+        )
+    listed = tuple(cast("Sequence[Metric]", found))
     names: set[str] = set(_RESERVED)
     for metric in listed:
         if type(metric) not in metrics.KINDS.values():
@@ -257,7 +263,8 @@ def _metrics(task: Task) -> tuple[Metric, ...]:
             )
         if metric.name in names:
             raise JobError(
-                f"there are two metrics named '{metric.name}'", fix="give one of them another name"
+                f"there are two metrics named '{metric.name}', counting Hansa's own train_loss",
+                fix="give one of them another name",
             )
         names.add(metric.name)
     return listed
