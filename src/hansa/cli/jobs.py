@@ -82,7 +82,7 @@ def watch(
         for event in remote.events(job, after):
             after = event["seq"]
             print(encoder.dumps(event) if json else line_of(event), flush=True)
-            if event["body"].get("status") in FINAL:
+            if event["body"].get("to") in FINAL:
                 _end(event["body"])
                 return
         note("nothing new for a while; still watching")
@@ -143,7 +143,7 @@ def _show(whole: Mapping[str, Any], json: bool) -> None:
 
 def _end(body: Mapping[str, Any]) -> None:
     """A job that did not end well ends the command in the same way."""
-    if body["status"] != "done":
+    if body["to"] != "done":
         raise HansaError(
             f"the job is {body['status']}: {body.get('reason', '')}", fix="see `hansa jobs JOB`"
         )

@@ -49,5 +49,8 @@ VERBS: Mapping[str, Verb] = {
         "hansa.cli.invite:revoke", "Shut a site out of the federation at once.", FEDERATION
     ),
     "site": Verb("hansa.cli.site:app", "Join a federation and run a site.", FEDERATION),
+    "demo": Verb(
+        "hansa.cli.demo:demo", "Train across four real hospitals on this machine.", MACHINE
+    ),
     "doctor": Verb("hansa.cli.doctor:doctor", "Check what Hansa needs of this machine.", MACHINE),
 }

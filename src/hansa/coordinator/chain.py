@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from hansa.coordinator import schema
 from hansa.coordinator.rows import Head
@@ -93,6 +94,31 @@ def verify(chain: str, links: Iterable[Link], end: Head, seen: Head | None = Non
     if seen is not None and seen.seq > last.seq:
         raise _broken(chain, f"it was seen with {seen.seq} entries and has {last.seq} now")
     return last
+
+
+def verify_stored(
+    connection: Connection,
+    chain: str,
+    query: Select[Any],
+    columns: Callable[[Row[Any]], Mapping[str, object]],
+    seen: Head | None,
+) -> Head:
+    """Recomputes a chain from its table, a thousand entries at a time.
+
+    Args:
+      connection: an open transaction.
+      chain: its name.
+      query: its rows in order, with `seq`, `entry` and `hash`.
+      columns: what the other columns of a row say again.
+      seen: see `verify`.
+
+    Raises:
+      StoreError: see `verify`.
+    """
+    end = head(connection, chain)
+    with connection.execute(query, execution_options={"yield_per": 1000}) as found:
+        links = (Link(row.seq, row.entry, row.hash, columns(row)) for row in found)
+        return verify(chain, links, end, seen)
 
 
 def _broken(chain: str, why: str) -> StoreError:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select
 
 from hansa.coordinator import chain, schema
 from hansa.coordinator.rows import Head, LedgerRow
@@ -105,14 +105,9 @@ class StoreLedger:
         Raises:
           StoreError: an entry was changed, removed or added, or the ledger was set back.
         """
-
-        def step(connection: Connection) -> Head:
-            rows = connection.execute(_all(self.job), execution_options={"yield_per": 1000})
-            links = (chain.Link(r.seq, r.entry, r.hash, _columns(r)) for r in rows)
-            name = _chain(self.job)
-            return chain.verify(name, links, chain.head(connection, name), seen)
-
-        return self.store.database.read(step)
+        return self.store.database.read(
+            lambda c: chain.verify_stored(c, _chain(self.job), _all(self.job), _columns, seen)
+        )
 
     def _check_job(self, charge: Charge) -> None:
         if charge.job != self.job:
@@ -141,7 +136,7 @@ def _here(charge: Charge, kind: str) -> ColumnElement[bool]:
     )
 
 
-def _all(job: str) -> Any:
+def _all(job: str) -> Select[Any]:
     return select(schema.ledger).where(schema.ledger.c.job == job).order_by(schema.ledger.c.seq)
 
 

@@ -43,6 +43,7 @@ class Members:
         clock: Callable[[], float],
     ) -> None:
         self._authority = authority
+        self._trust = authority.trust
         self._keyring = keyring
         self._store = store
         self._clock = clock
@@ -82,7 +83,7 @@ class Members:
     def _identify(self, pem: bytes) -> Peer:
         return identify(
             pem,
-            self._authority.trust,
+            self._trust,
             self._now(),
             role=Role.SITE,
             revoked_sites=self._revoked.sites,

@@ -247,7 +247,7 @@ class Runner:
             engine=NetworkEngine(
                 row.id, floor.roster, floor.desk, floor.shelf, floor.store, sums, floor.buffers
             ),
-            ledger=StoreLedger(floor.store, row.id, plan.job.rounds.count + 1, floor.clock),
+            ledger=StoreLedger(floor.store, row.id, plan.charges, floor.clock),
             journal=StoreJournal(row.id, floor.store, floor.blobs, floor.clock, self._closed),
             noise=NoiseSource(),
             key=ReplayKey.of_seed(plan.job.seed),

@@ -77,13 +77,9 @@ class Events(Subject):
           StoreError: the trail was changed.
         """
         query = select(schema.events).order_by(schema.events.c.seq)
-
-        def step(connection: Connection) -> Head:
-            rows = connection.execute(query, execution_options={"yield_per": 1000})
-            links = (chain.Link(r.seq, r.entry, r.hash, {"job": r.job}) for r in rows)
-            return chain.verify(CHAIN, links, chain.head(connection, CHAIN), seen)
-
-        return self.database.read(step)
+        return self.database.read(
+            lambda c: chain.verify_stored(c, CHAIN, query, lambda row: {"job": row.job}, seen)
+        )
 
 
 def _event(row: Row[Any]) -> EventRow:

@@ -123,6 +123,20 @@ class LocalFederation:
         """Starts a site's agent; it attends a moment later."""
         self._start(site, ["site", "run", str(self.folder / site)])
 
+    def wait_for_sites(self, count: int) -> None:
+        """Waits until so many sites attend.
+
+        Raises:
+          Unavailable: they did not come in time.
+        """
+        ends = time.monotonic() + START_SECONDS + count
+        while sum(site["attending"] for site in self.remote.sites()) < count:
+            if time.monotonic() > ends:
+                raise Unavailable(
+                    f"fewer than {count} sites attend", fix=f"see the logs in {self.folder}"
+                )
+            time.sleep(0.1)
+
     def kill(self, name: str) -> None:
         """Ends a process with SIGKILL, as a power cut would."""
         process = self._processes.pop(name)

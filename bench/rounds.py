@@ -1,0 +1,147 @@
+"""Seconds per round and the coordinator's memory, with sites as separate processes on loopback.
+
+    python bench/rounds.py [--quick] [--json]
+
+Sites do trivial work, so that what is measured is the round itself: parameters down, updates up,
+hashes, schema checks, exact sums, durable accumulator, receipts, a new model on the disk. The
+seconds are the median over rounds after the first. The peak is the largest resident memory of the
+coordinator's process from the first to the last round; `idle_mb` is its memory with all sites
+attending and no job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hansa.algorithms import fedavg
+from hansa.core.job import Cohort, Job, Rounds
+from hansa.local.federation import LocalFederation
+from hansa.submission import submit
+from hansa.work.bundle import pack
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One measurement: its name, the task, how many sites, how many rounds."""
+
+    name: str
+    task: str
+    sites: int
+    rounds: int
+    quick: bool
+
+
+SETTINGS = (
+    Setting("sites10_1.7M", "Trivial", 10, 12, quick=True),
+    Setting("sites50_1.7M", "Trivial", 50, 6, quick=True),
+    Setting("sites200_1.7M", "Trivial", 200, 3, quick=False),
+    Setting("sites10_25M", "Trivial25M", 10, 5, quick=False),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one setting gave."""
+
+    seconds_per_round: float
+    peak_mb: float
+    idle_mb: float
+    model_mb: float
+
+    @property
+    def model_copies(self) -> float:
+        """Peak above idle, in copies of the model."""
+        return (self.peak_mb - self.idle_mb) / self.model_mb
+
+
+def measure(setting: Setting) -> Result:
+    """Runs one setting from scratch."""
+    job = Job(
+        name="rounds",
+        task=f"task:{setting.task}",
+        rounds=Rounds(count=setting.rounds, deadline=600.0, quorum=setting.sites),
+        cohort=Cohort(population=setting.sites),
+        algorithm=fedavg(client_lr=1.0, local_steps=1),
+        evaluate_every=0,
+        folder=HERE / "trivial",
+    )
+    names = [f"site-{number:03}" for number in range(setting.sites)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalFederation(Path(folder)) as federation,
+    ):
+        federation.start_coordinator()
+        for name in names:
+            federation.join(name, {}, [pack(job).digest])
+            federation.start_site(name)
+        federation.wait_for_sites(setting.sites)
+        pid = federation.pid("coordinator")
+        idle = memory_mb(pid, "VmRSS")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts from here
+        submitted = submit(job, federation.remote)
+        closed = []
+        for event in federation.remote.events(submitted.job, 0, seconds=600):
+            if event["kind"] == "round.closed" and event["body"]["purpose"] == "train":
+                closed.append(event["time"])
+            if event["body"].get("to") in ("done", "failed", "refused"):
+                break
+        if len(closed) != setting.rounds:
+            sys.exit(f"{setting.name}: the job ended after {len(closed)} rounds")
+        gaps = [after - before for before, after in zip(closed, closed[1:], strict=False)]
+        return Result(
+            statistics.median(gaps),
+            memory_mb(pid, "VmHWM"),
+            idle,
+            4e-6 * submitted.plan.task.schema.size,
+        )
+
+
+def memory_mb(pid: int, field: str) -> float:
+    """A line of /proc/PID/status in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024e-6
+    sys.exit(f"no {field} for process {pid}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="leave the long settings out")
+    parser.add_argument("--only", help="one setting by name")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    args = parser.parse_args(argv)
+    results: dict[str, Result] = {}
+    for setting in SETTINGS:
+        if (args.quick and not setting.quick) or args.only not in (None, setting.name):
+            continue
+        results[setting.name] = found = measure(setting)
+        print(
+            f"{setting.name}: {found.seconds_per_round:.3f} s per round, peak {found.peak_mb:.0f} "
+            f"MB, idle {found.idle_mb:.0f} MB, {found.model_copies:.1f} model copies above idle",
+            file=sys.stderr,
+        )
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "seconds_per_round": {n: r.seconds_per_round for n, r in results.items()},
+                    "coordinator_peak_mb": {n: r.peak_mb for n, r in results.items()},
+                    "idle_mb": {n: r.idle_mb for n, r in results.items()},
+                    "model_copies": {n: r.model_copies for n, r in results.items()},
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
