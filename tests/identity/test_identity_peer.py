@@ -214,10 +214,10 @@ def test_changed_certificates_are_an_identity_error(leaf, authority, data):
         b"-----BEGIN CERTIFICATE-----\n" + encodebytes(bytes(der)) + b"-----END CERTIFICATE-----\n"
     )
     try:
-        identify(text, authority.trust, NOW)
+        found = identify(text, authority.trust, NOW)
     except IdentityError:
         return
-    assert bytes(der) == good
+    assert found == identify(leaf, authority.trust, NOW)  # only the signature's padding is free
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)

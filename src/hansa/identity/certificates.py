@@ -38,8 +38,10 @@ INTERMEDIATE_LIFETIME: Final = timedelta(days=365)
 MAX_PEM: Final = 16 << 10
 """Most bytes of a certificate, a request or a chain that are looked at."""
 
-# The library has no common base for what its parsers raise on bytes that are no certificate.
+# The library has no common base for what its parsers raise on bytes that are no certificate. Where
+# warnings are errors, what it only warns of is refused as well.
 UNREADABLE: Final = (
+    Warning,
     ValueError,
     TypeError,
     UnsupportedAlgorithm,

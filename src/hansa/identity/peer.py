@@ -131,6 +131,7 @@ def read_certificate(cert_pem: bytes, trust: Trust) -> Reading:
       IdentityError: it is not a certificate that these authorities issued to a member.
     """
     leaf = read_chain(cert_pem)[0]
+    issuer = _issuer(leaf, trust)  # before anything else in it is looked at
     try:
         uris, usages, organisation = _claims(leaf)
     except UNREADABLE as error:
@@ -140,7 +141,6 @@ def read_certificate(cert_pem: bytes, trust: Trust) -> Reading:
     federation, role, name = read_spiffe_id(uris[0])
     if federation != trust.federation:
         raise _refused(f"is of federation '{federation}', this is '{trust.federation}'")
-    issuer = _issuer(leaf, trust)
     if usages != [USAGE_OF_ROLE[role]]:
         raise _refused(f"of '{name}' is not for use as a {role.value}")
     peer = Peer(
