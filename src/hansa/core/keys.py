@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hansa.core import canonical
+from hansa.core.vector import blocks
 
 
 class Noise(Protocol):
@@ -78,9 +79,16 @@ class NoiseSource:
         Floating point makes the tails and the lowest bits imperfect, so callers round the noise
         to a coarse grid before they add it (Mironov, CCS 2012).
         """
-        half = (size + 1) // 2
-        bits = np.frombuffer(os.urandom(16 * half), np.uint64) >> np.uint64(11)
-        uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53  # inside (0, 1): the logarithm exists
-        radius = np.sqrt(-2.0 * np.log(uniform[:half]))
-        angle = (2.0 * np.pi) * uniform[half:]
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
+        samples = np.empty(size, np.float64)
+        for block in blocks(size):
+            samples[block] = _box_muller(block.stop - block.start)
+        return samples
+
+
+def _box_muller(size: int) -> NDArray[np.float64]:
+    half = (size + 1) // 2
+    bits = np.frombuffer(os.urandom(16 * half), np.uint64) >> np.uint64(11)
+    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53  # inside (0, 1): the logarithm exists
+    radius = np.sqrt(-2.0 * np.log(uniform[:half]))
+    angle = (2.0 * np.pi) * uniform[half:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
