@@ -1,0 +1,1 @@
+"""Handwritten digits and clothes on many devices: a network of the literature, real images."""
