@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, delete
 
+from hansa.coordinator.schema import metadata
 from hansa.coordinator.store import Store
 from tests.support.postgres import Server, serving
 
@@ -35,10 +37,10 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_database(postgres: Server) -> str:
-    """An empty PostgreSQL store, to be copied."""
-    name = postgres.create()
-    Store.open(postgres.url(name)).close()
-    return name
+    """The URL of a PostgreSQL store that tests use one after the other."""
+    url = postgres.url(postgres.create())
+    Store.open(url).close()
+    return url
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         path = tmp_path / "store.db"
         shutil.copy(request.getfixturevalue("migrated_file"), path)
         return Place("sqlite", str(path))
-    server: Server = request.getfixturevalue("postgres")
-    return Place(
-        "postgres", server.url(server.create(request.getfixturevalue("migrated_database")))
-    )
+    url: str = request.getfixturevalue("migrated_database")
+    with Store.open(url) as store:
+        store.database.write(empty)
+    return Place("postgres", url)
+
+
+def empty(connection: Connection) -> None:
+    """Deletes every row: much faster than a database for each test."""
+    for table in reversed(metadata.sorted_tables):
+        connection.execute(delete(table))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, update
 
 from hansa.coordinator import schema
 from hansa.coordinator.rows import TRANSITIONS, Certificate, Decision, Operator, SiteRow, Status
@@ -30,14 +30,13 @@ def test_what_was_written_is_there_after_opening_again(place):
         assert store.jobs() == [job()]
 
 
-def test_many_openers_of_a_new_store_make_it_once(place, tmp_path):
-    url = place.url
-    if place.kind == "sqlite":
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_many_openers_of_a_new_store_make_it_once(kind, tmp_path, request):
+    if kind == "sqlite":
         url = str(tmp_path / "new" / "store.db")
     else:
-        with place.open() as store, store.database.upgrading() as connection:
-            connection.execute(text("DROP SCHEMA public CASCADE"))
-            connection.execute(text("CREATE SCHEMA public"))
+        server = request.getfixturevalue("postgres")
+        url = server.url(server.create())
 
     def open_and_write(number: int) -> None:
         with Store.open(url) as store:

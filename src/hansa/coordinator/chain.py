@@ -35,7 +35,7 @@ class Link:
 
 def link(before: str, entry: str) -> str:
     """The hash after an entry."""
-    return hashlib.sha256(bytes.fromhex(before) + entry.encode("ascii")).hexdigest()
+    return hashlib.sha256(bytes.fromhex(before) + entry.encode("utf-8")).hexdigest()
 
 
 def head(connection: Connection, chain: str) -> Head:
@@ -81,7 +81,7 @@ def verify(chain: str, links: Iterable[Link], end: Head, seen: Head | None = Non
     last = START
     for item in links:
         last = Head(last.seq + 1, link(last.hash, item.entry))
-        said = json.loads(item.entry)
+        said = _parsed(item.entry)
         told = {"chain": chain, "seq": item.seq, **item.columns}
         if (item.seq, item.hash) != (last.seq, last.hash) or any(
             said.get(name) != value for name, value in told.items()
@@ -119,6 +119,15 @@ def verify_stored(
     with connection.execute(query, execution_options={"yield_per": 1000}) as found:
         links = (Link(row.seq, row.entry, row.hash, columns(row)) for row in found)
         return verify(chain, links, end, seen)
+
+
+def _parsed(entry: str) -> dict[str, object]:
+    """What an entry says; nothing if it is no JSON object, which no entry of ours is."""
+    try:
+        said = json.loads(entry)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _broken(chain: str, why: str) -> StoreError:

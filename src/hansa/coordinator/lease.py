@@ -21,7 +21,7 @@ from hansa.coordinator.disk import explained
 from hansa.coordinator.rows import Lease
 from hansa.errors import StoreError
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds in which the lock of a process that was just killed becomes free."""
 
 _KEY = 0x68616E7361_01
