@@ -41,7 +41,7 @@ class Mean:
     | the same ones in another order    | the same bits                               |
     | NaN, infinity, beyond the range   | UpdateRejected, the partial sum as it was   |
     | another type or length            | UpdateRejected, the partial sum as it was   |
-    | sum beyond int64 or the ring      | cannot be: the plan proves that it fits     |
+    | more updates than the cohort      | HansaError: the plan proved no more         |
 
     It breaks down with the first bad client: one update moves the mean as far as its bound lets
     it. `add` is O(d) in time, with temporaries of one block; memory is one buffer of d numbers,
@@ -105,8 +105,18 @@ class Mean:
         return Partial(left.value, left.members + right.members)
 
     def finish(self, partial: Partial, layout: Layout, facts: Facts) -> Vector:
-        """The sum: float64 in model units, in the same buffer, or uint32 modulo 2**bits."""
+        """The sum: float64 in model units, in the same buffer, or uint32 modulo 2**bits.
+
+        Raises:
+          HansaError: more updates were added than the plan says, so the sum may have overflowed.
+        """
         total: Vector = partial.value
+        cohort = facts[layout.segments[0].name].cohort
+        if len(partial.members) > cohort:
+            raise HansaError(
+                f"{len(partial.members):,} updates were added up, the plan says at most {cohort:,}",
+                fix="draw cohorts with the plan's own sampler",
+            )
         if total.dtype == np.uint32:
             bits = facts[layout.segments[0].name].bits
             return np.bitwise_and(total, np.uint32(2**bits - 1), out=total)
