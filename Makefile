@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
-PIP := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(RUN) pip install -qq --disable-pip-version-check -c constraints.txt
 
 # A stamp says which set of packages was installed for which pyproject.toml and constraints.txt.
 NEEDS := pyproject.toml constraints.txt
