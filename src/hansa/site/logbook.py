@@ -1,7 +1,7 @@
 """The site's own record of what left the building, one JSON object per line, kept by the site.
 
 An entry is durable before the first byte of an update is sent. Entries form a hash chain, so that
-a changed or missing line shows.
+a changed or missing line shows. Rounds of several jobs may write at the same time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Logbook:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._head = FIRST
+        self._writing = threading.Lock()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._drop_torn_line()
         for entry in read(path):
@@ -40,22 +42,18 @@ class Logbook:
         Raises:
           StoreError: the disk refuses; nothing may leave the site then.
         """
-        entry = {"kind": kind, "time": time, **body, "previous": self._head}
-        entry["hash"] = _hash(entry)
-        line = json.dumps(entry, sort_keys=True) + "\n"
-        try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with self._writing:
+            entry = {"kind": kind, "time": time, **body, "previous": self._head}
+            entry["hash"] = _hash(entry)
+            line = json.dumps(entry, sort_keys=True) + "\n"
             try:
-                os.write(descriptor, line.encode("utf-8"))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise StoreError(
-                f"the site's log cannot be written ({error.strerror}), so nothing may leave",
-                fix=f"make room or mend the permissions of {self._path}",
-            ) from error
-        self._head = entry["hash"]
+                _append(self._path, line.encode("utf-8"))
+            except OSError as error:
+                raise StoreError(
+                    f"the site's log cannot be written ({error.strerror}), so nothing may leave",
+                    fix=f"make room or mend the permissions of {self._path}",
+                ) from error
+            self._head = entry["hash"]
 
     def _drop_torn_line(self) -> None:
         """Cuts off a last line that a crash left without its end."""
@@ -65,6 +63,23 @@ class Logbook:
         whole = content.rfind(b"\n") + 1
         if whole != len(content):
             os.truncate(self._path, whole)
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Appends a whole line durably, or leaves the file as it was."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            rest = line
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
