@@ -16,10 +16,11 @@ def round_up(value: float, digits: int = 4) -> float:
     | 9.9999           | 10.0                    |
     | 0.0, inf, nan    | the same                |
     """
+    value = float(value)
     if value == 0 or not math.isfinite(value):
         return value
     context = Context(prec=digits, rounding=ROUND_CEILING)
-    return float(context.create_decimal_from_float(value))
+    return float(context.create_decimal(repr(value)))
 
 
 def step_up(value: float, digits: int = 4) -> float:

@@ -129,11 +129,11 @@ def to_dp_accounting(event: Event) -> Any:
     Gaussians that were released together from one sample are stated as the one Gaussian that they
     are, which is exact, because sampling is known for one Gaussian only.
     """
-    import dp_accounting
+    from dp_accounting import dp_event
 
     if isinstance(event, (PoissonSampled, SampledWithoutReplacement)):
         event = _sampled_jointly(event)
-    theirs = getattr(dp_accounting, DP_ACCOUNTING[type(event).__name__])
+    theirs = getattr(dp_event, DP_ACCOUNTING[type(event).__name__])
     return theirs(**{f.name: _field(getattr(event, f.name)) for f in fields(event)})
 
 

@@ -48,19 +48,19 @@ def calibrate(
         counter = DpAccounting(method)
         return lambda noise: counter.epsilon(event_of(noise), delta, relation)
 
-    start = 1.0
-    if accountant == "pld" and DpAccounting("rdp").unsupported(event_of(start), relation) is None:
-        start = _smallest(curve("rdp"), epsilon, start)  # close to the answer, and fast
-    return _smallest(curve(accountant), epsilon, start)
+    if accountant == "pld" and DpAccounting("rdp").unsupported(event_of(1.0), relation) is None:
+        near = _smallest(curve("rdp"), epsilon, 1.0, 1.5)  # fast, and not far above
+        return _smallest(curve("pld"), epsilon, near, 1.1)
+    return _smallest(curve(accountant), epsilon, 1.0, 1.5)
 
 
-def _smallest(curve: _Curve, target: float, start: float) -> float:
+def _smallest(curve: _Curve, target: float, start: float, factor: float) -> float:
     """The smallest number of four digits at which the curve is at most the target.
 
     Only numbers of four digits are tried, so the end is two neighbours: one misses the target,
     the next one meets it. A straight line in logarithms finds them in three or four steps.
     """
-    low, high = _bracket(curve, target, round_up(start))
+    low, high = _bracket(curve, target, round_up(start), factor)
     tries = 0
     while step_up(low) < high:
         tries += 1
@@ -72,11 +72,11 @@ def _smallest(curve: _Curve, target: float, start: float) -> float:
     return high
 
 
-def _bracket(curve: _Curve, target: float, start: float) -> tuple[float, float]:
-    """A noise multiplier that misses the target and a larger one that meets it."""
+def _bracket(curve: _Curve, target: float, start: float, factor: float) -> tuple[float, float]:
+    """A noise multiplier that misses the target and one, `factor` larger, that meets it."""
     low = high = start
     while curve(high) > target:
-        low, high = high, round_up(1.5 * high)
+        low, high = high, round_up(factor * high)
         if high > MOST_NOISE:
             raise HansaError(
                 f"no noise brings epsilon down to {target:g}",
@@ -84,7 +84,7 @@ def _bracket(curve: _Curve, target: float, start: float) -> tuple[float, float]:
                 "noise on the metrics",
             )
     while curve(low) <= target:
-        low, high = round_up(low / 1.5), low
+        low, high = round_up(low / factor), low
         if low < 1 / MOST_NOISE:
             raise HansaError(
                 f"epsilon stays below {target:g} without noise", fix="use a smaller epsilon"
