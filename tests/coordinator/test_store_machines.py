@@ -69,10 +69,8 @@ class RoundsMachine(RuleBasedStateMachine):
         again = self.open is not None and key == key_of(self.open)
         due = self.open is None and self.running and not late and not attempt and not stale
         allowed = (again and not stale) or (due and key not in self.over)
-        if (
-            self.expect(allowed, lambda: self.store.open_round(self.job, wanted, 20.0))
-            and not again
-        ):
+        self.expect(allowed, lambda: self.store.open_round(self.job, wanted, 20.0))
+        if allowed and not again:
             self.open, self.fold, self.last_joined = wanted, None, frozenset()
 
     @precondition(lambda self: self.open)
