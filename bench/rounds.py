@@ -5,8 +5,8 @@
 Sites do trivial work, so that what is measured is the round itself: parameters down, updates up,
 hashes, schema checks, exact sums, durable accumulator, receipts, a new model on the disk. The
 seconds are the median over rounds after the first. The peak is the largest resident memory of the
-coordinator's process from the first to the last round; `idle_mb` is its memory with all sites
-attending and no job.
+coordinator's process from the first to the last round; `idle_mb` is its memory before, with all
+sites attending, after a job with a tiny model (so that every module is loaded).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hansa.submission import submit
 from hansa.work.bundle import pack
 
 HERE = Path(__file__).resolve().parent
+MODEL_SIZES = {"Trivial": 1_663_370, "Trivial25M": 25_000_000}
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,7 @@ class Result:
 
 def measure(setting: Setting) -> Result:
     """Runs one setting from scratch."""
-    job = Job(
-        name="rounds",
-        task=f"task:{setting.task}",
-        rounds=Rounds(count=setting.rounds, deadline=600.0, quorum=setting.sites),
-        cohort=Cohort(population=setting.sites),
-        algorithm=fedavg(client_lr=1.0, local_steps=1),
-        evaluate_every=0,
-        folder=HERE / "trivial",
-    )
+    job = make_job(setting.task, setting.sites, setting.rounds)
     names = [f"site-{number:03}" for number in range(setting.sites)]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -85,15 +78,10 @@ def measure(setting: Setting) -> Result:
             federation.start_site(name)
         federation.wait_for_sites(setting.sites)
         pid = federation.pid("coordinator")
+        closing_times(federation, make_job("TrivialTiny", setting.sites, 1))
         idle = memory_mb(pid, "VmRSS")
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts from here
-        submitted = submit(job, federation.remote)
-        closed = []
-        for event in federation.remote.events(submitted.job, 0, seconds=600):
-            if event["kind"] == "round.closed" and event["body"]["purpose"] == "train":
-                closed.append(event["time"])
-            if event["body"].get("to") in ("done", "failed", "refused"):
-                break
+        closed = closing_times(federation, job)
         if len(closed) != setting.rounds:
             sys.exit(f"{setting.name}: the job ended after {len(closed)} rounds")
         gaps = [after - before for before, after in zip(closed, closed[1:], strict=False)]
@@ -101,8 +89,32 @@ def measure(setting: Setting) -> Result:
             statistics.median(gaps),
             memory_mb(pid, "VmHWM"),
             idle,
-            4e-6 * submitted.plan.task.schema.size,
+            4e-6 * MODEL_SIZES[setting.task],
         )
+
+
+def make_job(task: str, sites: int, rounds: int) -> Job:
+    """A job of trivial work at all sites."""
+    return Job(
+        name="rounds",
+        task=f"task:{task}",
+        rounds=Rounds(count=rounds, deadline=600.0, quorum=sites),
+        cohort=Cohort(population=sites),
+        algorithm=fedavg(client_lr=1.0, local_steps=1),
+        evaluate_every=0,
+        folder=HERE / "trivial",
+    )
+
+
+def closing_times(federation: LocalFederation, job: Job) -> list[float]:
+    """Runs a job to its end; when each of its training rounds was closed."""
+    submitted, closed = submit(job, federation.remote), []
+    for event in federation.remote.events(submitted.job, 0, seconds=600):
+        if event["kind"] == "round.closed" and event["body"]["purpose"] == "train":
+            closed.append(event["time"])
+        if event["body"].get("to") in ("done", "failed", "refused"):
+            break
+    return closed
 
 
 def memory_mb(pid: int, field: str) -> float:

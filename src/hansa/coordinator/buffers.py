@@ -14,19 +14,30 @@ class Buffers:
 
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
+        self._waiting = 0
         self._kept: list[memoryview] = []
+
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits for a buffer."""
+        return self._waiting > 0
 
     @asynccontextmanager
     async def take(self, size: int) -> AsyncIterator[memoryview]:
         """A writable buffer of exactly `size` bytes, for the time of one transfer."""
-        async with self._free:
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        try:
             buffer = self._kept.pop() if self._kept else None
             if buffer is None or len(buffer) != size:
                 buffer = np.empty(size, np.uint8).data
-            try:
-                yield buffer
-            finally:
-                self._kept.append(buffer)
+            yield buffer
+            self._kept.append(buffer)
+        finally:
+            self._free.release()
 
     def release(self) -> None:
         """Gives the memory of idle buffers back."""

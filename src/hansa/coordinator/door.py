@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import grpc.aio
@@ -20,13 +20,16 @@ from hansa.core.contribute import Purpose
 from hansa.core.plan import FORMAT
 from hansa.errors import HansaError, RoundVoid, Unavailable, UpdateRejected, VersionMismatch
 from hansa.identity.peer import Peer
-from hansa.wire.limits import HANDSHAKE_SECONDS, PROTOCOL
+from hansa.wire.frames import DELIVERED, FETCHED, content_of, frames
+from hansa.wire.limits import CHUNK_SECONDS, HANDSHAKE_SECONDS, PROTOCOL
 from hansa.wire.methods import ATTEND, DELIVER, FETCH, RENEW, parse, serve
 from hansa.wire.status import abort
-from hansa.wire.transfer import chunks
 from hansa.wire.v1 import sites_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+SENDING = 2
+"""Fetches answered at once: enough to keep the network busy while one waits for its peer."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class Door:
       desk: the open rounds.
       shelf: what may be fetched.
       runner: the jobs, for verdicts.
+      sending: bounds the fetches that are answered at once; the others wait their turn.
     """
 
     members: Members
@@ -48,6 +52,7 @@ class Door:
     desk: Desk
     shelf: Shelf
     runner: Runner
+    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service for a gRPC server."""
@@ -55,7 +60,7 @@ class Door:
             ATTEND.service,
             {
                 ATTEND: streaming(self._attend),
-                FETCH: streaming(self._fetch),
+                FETCH: answering(self._fetch),
                 DELIVER: answering(self._deliver),
                 RENEW: answering(self._renew),
             },
@@ -145,14 +150,15 @@ class Door:
 
     # -------------------------------------------------------------- fetch, deliver, renew
 
-    async def _fetch(self, request: bytes, context: Context) -> AsyncIterator[pb.Chunk]:
+    async def _fetch(self, request: bytes, context: Context) -> None:
         caller = self.members.caller(context)
-        peer = caller.peer
         wanted = parse(pb.FetchRequest, request)
-        content = self.shelf.read(wanted.sha256, peer.name)
-        for data in chunks(content, min(wanted.offset, len(content))):
-            self.members.recheck(caller)
-            yield pb.Chunk(data=data)
+        async with self.sending:
+            content = self.shelf.read(wanted.sha256, caller.peer.name)
+            for frame in frames(content, FETCHED, min(wanted.offset, len(content))):
+                self.members.recheck(caller)
+                async with asyncio.timeout(CHUNK_SECONDS):
+                    await context.write(frame)
 
     async def _deliver(self, requests: AsyncIterator[bytes], context: Context) -> pb.Receipt:
         caller = self.members.caller(context)
@@ -182,19 +188,15 @@ class Door:
             check_same(peer.name, header.sha256, counted or header.sha256)
         return self.members.receipt(caller, key, header)
 
-    async def _data(self, caller: Caller, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for raw in requests:
+    async def _data(
+        self, caller: Caller, requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[memoryview]:
+        async for frame in requests:
             self.members.recheck(caller)
-            part = parse(pb.DeliverPart, raw)
-            if part.WhichOneof("body") != "data":
-                raise UpdateRejected(
-                    "a second header came among the data", fix="send one header, then data"
-                )
-            yield part.data
+            yield content_of(frame, DELIVERED)
 
     async def _renew(self, request: bytes, context: Context) -> pb.RenewReply:
         caller = self.members.caller(context)
-        peer = caller.peer
         csr = parse(pb.RenewRequest, request).csr_pem
         return await self.members.renew(caller, csr)
 

@@ -29,6 +29,7 @@ from hansa.core.contribute import Fold, RoundTask
 from hansa.core.parts import Dropout, Partial, Update
 from hansa.core.round import Opening
 from hansa.errors import RoundVoid, StoreError, UpdateRejected
+from hansa.wire.limits import CHUNK_SECONDS, CONTENDED_SECONDS
 from hansa.wire.transfer import receive
 from hansa.wire.vectors import Encoding
 
@@ -37,6 +38,9 @@ PATIENCE = 1.0
 
 TRIES = 3
 """How often a site may send a broken update in one round."""
+
+NOTHING = Partial(None, ())
+"""What is left of a sum that was handed over."""
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -119,7 +123,7 @@ class Intake:
 
     # -------------------------------------------------------------- one site's update
 
-    async def deliver(self, site: str, header: Header, parts: AsyncIterator[bytes]) -> None:
+    async def deliver(self, site: str, header: Header, parts: AsyncIterator[memoryview]) -> None:
         """Returns when the site's update is inside a durable sum; sending it twice is harmless.
 
         Raises:
@@ -170,13 +174,16 @@ class Intake:
                 self._count_broken(site, error)
                 raise error
 
-    async def _receive(self, site: str, header: Header, parts: AsyncIterator[bytes]) -> None:
+    async def _receive(self, site: str, header: Header, parts: AsyncIterator[memoryview]) -> None:
         async with self._buffers.take(header.size) as buffer:
             if self._closed:
                 raise _over()
-            await receive(parts, buffer, header.sha256, "the update", site)
+            await receive(parts, buffer, header.sha256, "the update", site, self._patience)
             # The memory belongs to this update until the fold has ended, even if the site is gone.
             await _uninterrupted(self._add(site, buffer, header.sha256))
+
+    def _patience(self) -> float:
+        return CONTENDED_SECONDS if self._buffers.contended else CHUNK_SECONDS
 
     async def _add(self, site: str, buffer: memoryview, sha256: str) -> None:
         vector = self._encoding.read(buffer)
@@ -221,8 +228,9 @@ class Intake:
             committer.cancel()
             await asyncio.wait([committer])
         await self._commit()
-        reasons = {site: late for site in self.awaited} | self._dropouts
-        return self._partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
+        reasons = dict.fromkeys(self.awaited, late) | self._dropouts
+        partial, self._partial = self._partial, NOTHING  # the sum is the caller's alone
+        return partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
 
     def answer(self) -> None:
         """The round is closed durably: whoever still waits gets a receipt."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from hansa.errors import HansaError, IdentityError
 from hansa.coordinator.members import Caller
+from hansa.errors import HansaError, IdentityError
 from hansa.wire.v1 import sites_pb2 as pb
 
 OUTBOX = 256

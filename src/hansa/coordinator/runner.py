@@ -177,8 +177,8 @@ class Runner:
         try:
             job.bundle = await asyncio.to_thread(self._floor.blobs.get, job.row.bundle_sha256)
             with self._floor.shelf.offering(job.row.bundle_sha256, memoryview(job.bundle)):
-                state = await self._prepared(job)
-                await self._train(job, state)
+                await self._prepare(job)
+                await self._train(job)
             await self._set(job_id, Status.DONE, "")
         except Refused as error:
             spent = isinstance(error, BudgetExceeded)
@@ -196,8 +196,8 @@ class Runner:
             for site in self._floor.roster.present:
                 self._floor.roster.push(site, pb.ToSite(withdraw=pb.Withdraw(job=job_id)))
 
-    async def _prepared(self, job: Open) -> TrainState:
-        """The state to start from, once enough sites have accepted the plan."""
+    async def _prepare(self, job: Open) -> None:
+        """Offers the job and returns once enough sites have accepted the plan."""
         row, floor = job.row, self._floor
         for decision in await asyncio.to_thread(floor.store.decisions, row.id):
             job.verdicts.setdefault(decision.site, decision.accepted)
@@ -209,11 +209,14 @@ class Runner:
             await self._accepted(job)
             await self._set(row.id, Status.RUNNING, "")
         job.population = tuple(sorted(site for site, yes in job.verdicts.items() if yes))
-        row_state = await asyncio.to_thread(floor.store.state, row.id)
-        if row_state is not None:
-            return await asyncio.to_thread(remembered_state, row_state, job.plan, floor.blobs)
-        params = await asyncio.to_thread(floor.blobs.array, row.initial_sha256, np.dtype("<f4"))
-        return initial_state(job.plan, params)
+
+    def _state(self, job: Open) -> TrainState:
+        """The state to start from: the first, or what an earlier process wrote down."""
+        store, blobs = self._floor.store, self._floor.blobs
+        row = store.state(job.row.id)
+        if row is not None:
+            return remembered_state(row, job.plan, blobs)
+        return initial_state(job.plan, blobs.array(job.row.initial_sha256, np.dtype("<f4")))
 
     async def _accepted(self, job: Open) -> None:
         """Waits for the whole population, or after the deadline of a round for the quorum.
@@ -239,7 +242,7 @@ class Runner:
                 async with asyncio.timeout(left if left > 0 else None):
                     await job.changed.wait()
 
-    async def _train(self, job: Open, state: TrainState) -> None:
+    async def _train(self, job: Open) -> None:
         row, plan, floor = job.row, job.plan, self._floor
         sums = await asyncio.to_thread(floor.sums, row.id)
         world = World(
@@ -254,7 +257,8 @@ class Runner:
             population=job.population or (),
             sampling=floor.secret.derive("sampling", row.id) if plan.private else None,
         )
-        await train(plan, state, world)
+        # Handed over, not kept: each name for the state would keep a model in memory.
+        await train(plan, await asyncio.to_thread(self._state, job), world)
 
     def _closed(self, key: RoundKey) -> None:
         self._floor.desk.answer(key)

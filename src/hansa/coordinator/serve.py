@@ -33,6 +33,7 @@ from hansa.coordinator.desk import Desk
 from hansa.coordinator.door import Context, Door, answering
 from hansa.coordinator.keyring import Keyring
 from hansa.coordinator.members import Members
+from hansa.coordinator.memory import bound_memory
 from hansa.coordinator.people import PeopleDoor
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.runner import Floor, Runner
@@ -103,6 +104,7 @@ async def serving(folder: Path) -> AsyncIterator[Coordinator]:
 
 async def serve_until_signalled(folder: Path, on_ready: Callable[[Coordinator], None]) -> None:
     """Runs a coordinator until SIGTERM or SIGINT, then stops in order."""
+    bound_memory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

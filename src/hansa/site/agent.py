@@ -42,6 +42,7 @@ from hansa.site.connection import backoff, diagnose, dialled
 from hansa.site.desk import Accepted, Offer, accept, check_hours, work
 from hansa.site.logbook import Logbook
 from hansa.site.outbox import Line, Package, deliver
+from hansa.wire.frames import FETCHED, content_of
 from hansa.wire.limits import CALL_SECONDS, MAX_BUNDLE, PROTOCOL
 from hansa.wire.methods import ATTEND, FETCH, RENEW, call
 from hansa.wire.status import of_status
@@ -261,7 +262,7 @@ class Agent:
         """Content by its hash, verified."""
         content = np.empty(size, np.uint8)
         stream = call(channel, FETCH)(pb.FetchRequest(sha256=sha256))
-        parts = (chunk.data async for chunk in stream)
+        parts = (content_of(frame, FETCHED) async for frame in stream)
         await receive(parts, content.data, sha256, "what was fetched", "the coordinator")
         return content
 

@@ -28,7 +28,7 @@ async def join(invite_text: str, folder: Path, now: datetime) -> Credentials:
       Unavailable: the coordinator cannot be reached; the invite is still good.
       HansaError: the folder is a site already.
     """
-    if (folder / ADDRESS).exists():  # noqa: ASYNC240  one command, nothing else runs
+    if (folder / ADDRESS).exists():
         raise HansaError(
             f"{folder} is a site already", fix="choose another folder, or remove this one"
         )

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hansa.errors import HansaError, IdentityError, RoundVoid, UpdateRejected
 from hansa.identity.receipts import Receipt, verify_receipt
 from hansa.site.connection import backoff
+from hansa.wire.frames import DELIVERED, frames
 from hansa.wire.methods import DELIVER, call
 from hansa.wire.status import of_status
-from hansa.wire.transfer import chunks
 from hansa.wire.v1 import sites_pb2 as pb
 
 TRIES = 3
@@ -81,10 +81,10 @@ async def deliver(package: Package, connected: Callable[[], Awaitable[Line]]) ->
 
 
 async def _send(package: Package, line: Line) -> pb.Receipt:
-    async def parts() -> AsyncIterator[pb.DeliverPart]:
+    async def parts() -> AsyncIterator[pb.DeliverPart | bytes]:
         yield pb.DeliverPart(header=package.header)
-        for data in chunks(package.content):
-            yield pb.DeliverPart(data=data)
+        for frame in frames(package.content, DELIVERED):
+            yield frame
 
     try:
         reply: pb.Receipt = await call(line.channel, DELIVER)(parts())

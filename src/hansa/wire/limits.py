@@ -28,6 +28,9 @@ CALL_SECONDS: Final = 30.0
 CHUNK_SECONDS: Final = 30.0
 """Longest silence between two chunks of one transfer."""
 
+CONTENDED_SECONDS: Final = 2.0
+"""The same while others wait for the memory that the transfer holds."""
+
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -38,6 +41,8 @@ SERVER_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.so_reuseport", 0),
+    # The library would let windows grow to megabytes for each stream of each site.
+    ("grpc.http2.bdp_probe", 0),
 )
 
 CHANNEL_OPTIONS: Final = (

@@ -66,7 +66,10 @@ def parse(kind: type[AnyMessage], data: bytes) -> AnyMessage:
 
 
 def call(channel: grpc.aio.Channel, method: Method[Request, Reply]) -> Any:
-    """The client's callable for a method; requests and replies are messages."""
+    """The client's callable for a method.
+
+    Requests are messages or their bytes; replies are messages, or bytes where they are chunks.
+    """
     kinds = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
@@ -76,13 +79,13 @@ def call(channel: grpc.aio.Channel, method: Method[Request, Reply]) -> Any:
     make: Any = kinds[method.streams_in, method.streams_out]
     return make(
         method.path,
-        request_serializer=method.request.SerializeToString,
-        response_deserializer=method.reply.FromString,
+        request_serializer=_serialized,
+        response_deserializer=None if method.reply is pb.Chunk else method.reply.FromString,
     )
 
 
 def serve(service: str, handlers: Mapping[Method[Any, Any], Handler]) -> grpc.GenericRpcHandler:
-    """The server's side of a service: handlers take raw bytes and give messages."""
+    """The server's side of a service: handlers take bytes and give messages or their bytes."""
     kinds: dict[tuple[bool, bool], Any] = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -93,8 +96,12 @@ def serve(service: str, handlers: Mapping[Method[Any, Any], Handler]) -> grpc.Ge
         method.name: kinds[method.streams_in, method.streams_out](
             handler,
             request_deserializer=None,
-            response_serializer=method.reply.SerializeToString,
+            response_serializer=_serialized,
         )
         for method, handler in handlers.items()
     }
     return grpc.method_handlers_generic_handler(service, table)
+
+
+def _serialized(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()

@@ -1,23 +1,22 @@
-"""Long content in chunks: sent from a buffer, received into a buffer, hashed on the way."""
+"""Long content in chunks, received into a buffer and hashed on the way."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 
 from hansa.errors import UpdateRejected
 from hansa.wire.limits import CHUNK, CHUNK_SECONDS
 
 
-def chunks(content: memoryview, offset: int = 0) -> Iterator[bytes]:
-    """The content from an offset on, at most `CHUNK` bytes at a time."""
-    for start in range(offset, len(content), CHUNK):
-        yield bytes(content[start : start + CHUNK])
-
-
 async def receive(
-    parts: AsyncIterator[bytes], into: memoryview, sha256: str, what: str, sender: str
+    parts: AsyncIterator[memoryview],
+    into: memoryview,
+    sha256: str,
+    what: str,
+    sender: str,
+    patience: Callable[[], float] = lambda: CHUNK_SECONDS,
 ) -> None:
     """Fills a buffer with exactly the announced content.
 
@@ -27,14 +26,15 @@ async def receive(
       sha256: the announced hash.
       what: name of the content, for errors.
       sender: who sends, for errors.
+      patience: longest silence before the next chunk, in seconds.
 
     Raises:
       UpdateRejected: too many or too few bytes, a chunk over the limit, or another hash.
-      TimeoutError: no chunk came for `CHUNK_SECONDS`.
+      TimeoutError: no chunk came in time.
     """
     filled, hasher = 0, hashlib.sha256()
     while True:
-        async with asyncio.timeout(CHUNK_SECONDS):
+        async with asyncio.timeout(patience()):
             data = await anext(parts, None)
         if data is None:
             break
