@@ -110,9 +110,9 @@ def read(path: Path) -> Dataset:
       HansaError: there is no such file, or it holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Dataset(**{name: arrays[name] for name in Dataset.__slots__})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise HansaError(
             f"the images '{path}' cannot be read: {type(error).__name__}",
             fix="name a file that hansa.examples.images wrote",
