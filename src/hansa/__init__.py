@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hansa.errors import HansaError, JobError, JobRefused, PlanError, PlanRefused
     from hansa.jobfile import load_job
     from hansa.recipes import compile_plan
-    from hansa.simulate import Result, simulate
+    from hansa.simulation import Result, simulate
     from hansa.work.numpy_task import NumpyTask
     from hansa.work.torch import TorchTask
 
@@ -118,7 +118,7 @@ _HOMES = {
     "hansa.errors": ("HansaError", "JobError", "JobRefused", "PlanError", "PlanRefused"),
     "hansa.jobfile": ("load_job",),
     "hansa.recipes": ("compile_plan",),
-    "hansa.simulate": ("Result", "simulate"),
+    "hansa.simulation": ("Result", "simulate"),
     "hansa.work.numpy_task": ("NumpyTask",),
     "hansa.work.torch": ("TorchTask",),
 }

@@ -11,7 +11,7 @@ from hansa.cli.output import Progress, emit, heading, say, table
 
 if TYPE_CHECKING:
     from hansa.core.round import RoundRecord
-    from hansa.simulate import Result
+    from hansa.simulation import Result
 
 
 def simulate(
@@ -33,8 +33,8 @@ def simulate(
     from hansa.core.contribute import Purpose
     from hansa.jobfile import load_job
     from hansa.nearest import suggest
-    from hansa.simulate import ENGINES
-    from hansa.simulate import simulate as run
+    from hansa.simulation import ENGINES
+    from hansa.simulation import simulate as run
 
     if engine not in ENGINES:
         raise typer.BadParameter(
@@ -119,9 +119,13 @@ def _line(record: RoundRecord) -> str:
 
 
 def _left_out(record: RoundRecord) -> str:
-    if not record.dropouts:
-        return f"{len(record.members)} updates"
-    return f"{len(record.dropouts)} clients, the first because {record.dropouts[0].reason}"
+    match record.dropouts:
+        case ():
+            return f"{len(record.members)} updates"
+        case (only,):
+            return f"1 client, because {only.reason}"
+        case (first, *_):
+            return f"{len(record.dropouts)} clients, the first because {first.reason}"
 
 
 def _number(value: float | None) -> str:
