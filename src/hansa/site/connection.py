@@ -19,7 +19,10 @@ from hansa.identity.credentials import Credentials
 from hansa.wire.limits import CHANNEL_OPTIONS
 
 PROBE_SECONDS = 2.0
-"""How long a diagnosis may take."""
+"""How long one handshake of a diagnosis may take."""
+
+AGAIN_SECONDS = 0.2
+"""Time after which a coordinator that is going down does not answer any more."""
 
 
 @asynccontextmanager
@@ -44,8 +47,24 @@ def backoff(failures: int) -> float:
 async def diagnose(address: str, credentials: Credentials) -> HansaError:
     """Why the coordinator cannot be reached: the network, its certificate, or ours.
 
-    The gRPC library says only that a connection failed, so one plain TLS handshake is made.
+    The gRPC library says only that a connection failed, so plain TLS handshakes are made. A server
+    of that library refuses a certificate by hanging up without a word; one that is going down does
+    the same, but is gone a moment later.
     """
+    found = await _probe(address, credentials)
+    if found is None:
+        await asyncio.sleep(AGAIN_SECONDS)
+        found = await _probe(address, credentials)
+    return found or IdentityError(
+        f"the coordinator at {address} refuses this site's certificate: it hangs up when it is "
+        f"shown it (federation '{credentials.federation}', valid until "
+        f"{credentials.not_after:%Y-%m-%d %H:%M:%S} UTC)",
+        fix="check the federation and the clocks of both machines, or join with a new invite",
+    )
+
+
+async def _probe(address: str, credentials: Credentials) -> HansaError | None:
+    """What one handshake shows; None if the other side hangs up after a whole one."""
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(PROBE_SECONDS):
@@ -53,7 +72,7 @@ async def diagnose(address: str, credentials: Credentials) -> HansaError:
                 host.strip("[]"), int(port), ssl=_context(credentials)
             )
             with contextlib.closing(writer):
-                await reader.read(1)  # a refused client certificate shows at the first read only
+                answer = await reader.read(1)  # a server that accepts us sends its settings first
     except ssl.SSLCertVerificationError as error:
         return IdentityError(
             f"what answers at {address} is not the coordinator of federation "
@@ -63,7 +82,7 @@ async def diagnose(address: str, credentials: Credentials) -> HansaError:
     except ssl.SSLError as error:
         reason = (error.reason or "").lower().replace("_", " ") or "TLS failed"
         return IdentityError(
-            f"the coordinator at {address} refused this site's certificate ({reason})",
+            f"the coordinator at {address} refuses this site's certificate ({reason})",
             fix="check the certificate's dates and federation, or join again with a new invite",
         )
     except (OSError, TimeoutError) as error:
@@ -72,6 +91,8 @@ async def diagnose(address: str, credentials: Credentials) -> HansaError:
             f"the coordinator at {address} cannot be reached ({reason})",
             fix="check that it runs, and the address and the way to it",
         )
+    if not answer:
+        return None
     return Unavailable(
         f"the coordinator at {address} closed the connection",
         fix="see the coordinator's log if it goes on",
