@@ -11,6 +11,9 @@ NEEDS := pyproject.toml constraints.txt
 ALL := $(VENV)/.installed-all
 LIGHT := $(VENV)/.installed-light
 
+# Without its Python (removed, or another version since) an environment is made anew, with all in it.
+$(shell test -x $(BIN)/python || rm -f $(ALL) $(LIGHT))
+
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -28,14 +31,15 @@ demo: $(LIGHT)  ## a whole federation on this machine; installs only what it nee
 test: check  ## all checks, then all tests; the last line is pytest's
 	@$(RUN) pytest -n 2 -m "not soak" $(ARGS)
 
-check: $(ALL)  ## format, lint, types, import rules, documentation
-	@$(RUN) ruff format --check --quiet . \
-	  || { $(RUN) ruff format --check .; echo "run: make format" >&2; exit 1; }
-	@$(RUN) ruff check --quiet .
-	@$(RUN) mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo > $(VENV)/lint-imports.txt 2>&1 \
-	  || { cat $(VENV)/lint-imports.txt; exit 1; }
-	@$(RUN) pytest -q tests/docs
+check: $(ALL)  ## format, lint, types, import rules, documentation; all of them, whatever fails
+	@failed=; try() { what=$$1; shift; "$$@" || failed="$$failed, $$what"; }; \
+	quiet() { said=$$("$$@" 2>&1) || { echo "$$said"; return 1; }; }; \
+	try "format (run: make format)" $(RUN) ruff format --check --quiet .; \
+	try lint $(RUN) ruff check --quiet .; \
+	try types $(RUN) mypy --no-error-summary; \
+	try imports quiet $(BIN)/lint-imports --no-logo; \
+	try docs $(RUN) pytest -q tests/docs; \
+	if [ -n "$$failed" ]; then echo "failed: $${failed#, }" >&2; exit 1; fi
 
 format: $(ALL)  ## write the code in its one format
 	@$(RUN) ruff format --quiet .
