@@ -90,20 +90,6 @@ class AggregatorLaws:
         )
         assert self.finish(left) == self.finish(right) == self.finish(self.fold(range(COHORT)))
 
-    @pytest.mark.parametrize("where", range(LAYOUT.size))
-    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e38])
-    def test_a_rejected_update_leaves_the_partial_as_it_was(self, where, value):
-        bad = copy(self.updates()[0])
-        if bad.vector.dtype != np.float32:
-            pytest.skip("integers are finite, and their stage checks the bounds")
-        bad.vector[where] = value
-        partial = self.fold(range(3))
-        with pytest.raises(UpdateRejected) as caught:
-            self.aggregator.add(partial, "bad", bad, self.facts)
-        assert "3e+38" not in str(caught.value)
-        assert "nan" not in str(caught.value)
-        assert self.finish(partial) == self.finish(self.fold(range(3)))
-
     def test_an_update_of_another_type_or_length_is_rejected(self):
         good = self.updates()[0]
         for vector in (good.vector.astype(np.float64), good.vector.astype(np.int16)):
@@ -145,3 +131,19 @@ class AggregatorLaws:
 
     def test_it_reads_well(self):
         assert str(self.aggregator) != repr(self.aggregator)
+
+
+class RealAggregatorLaws(AggregatorLaws):
+    """The contract over real numbers; integers are finite, and their stage checks the bounds."""
+
+    @pytest.mark.parametrize("where", range(LAYOUT.size))
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e38])
+    def test_a_rejected_update_leaves_the_partial_as_it_was(self, where, value):
+        bad = copy(self.updates()[0])
+        bad.vector[where] = value
+        partial = self.fold(range(3))
+        with pytest.raises(UpdateRejected) as caught:
+            self.aggregator.add(partial, "bad", bad, self.facts)
+        assert "3e+38" not in str(caught.value)
+        assert "nan" not in str(caught.value)
+        assert self.finish(partial) == self.finish(self.fold(range(3)))

@@ -20,7 +20,7 @@ from hansa.samplers import Everyone, FixedSize, Poisson
 from hansa.stages.clip import Clip
 from hansa.stages.quantize import Quantize
 from hansa.stages.weight import Weight
-from tests.laws.aggregators import AggregatorLaws
+from tests.laws.aggregators import AggregatorLaws, RealAggregatorLaws
 from tests.laws.engines import EngineLaws
 from tests.laws.mechanisms import MechanismLaws
 from tests.laws.privacy import AccountantLaws, LedgerLaws
@@ -114,12 +114,12 @@ class TestQuantize16(QuantizeForgeries):
 # ------------------------------------------------------------------ aggregators
 
 
-class TestMean(AggregatorLaws):
+class TestMean(RealAggregatorLaws):
     aggregator = Mean(Divisor.REALISED)
     stages = (Weight("examples"),)
 
 
-class TestFixedMean(AggregatorLaws):
+class TestFixedMean(RealAggregatorLaws):
     aggregator = Mean(Divisor.FIXED)
     stages = (Weight("uniform"), Clip(0.5))
 
@@ -129,12 +129,12 @@ class TestRingMean(AggregatorLaws):
     stages = (*TestQuantize24.before, TestQuantize24.stage)
 
 
-class TestMedian(AggregatorLaws):
+class TestMedian(RealAggregatorLaws):
     aggregator = Median()
     stages = (Weight("examples"),)
 
 
-class TestTrimmedMean(AggregatorLaws):
+class TestTrimmedMean(RealAggregatorLaws):
     aggregator = TrimmedMean(0.34)
     stages = (Weight("uniform"),)
 
