@@ -27,7 +27,7 @@ import numpy as np
 
 from hansa import __version__
 from hansa.core.contribute import Purpose
-from hansa.core.plan import FORMAT
+from hansa.core.plan import FORMAT, Plan
 from hansa.core.vector import Vector
 from hansa.errors import HansaError, IdentityError, Unavailable, VersionMismatch
 from hansa.identity import renewal
@@ -223,12 +223,12 @@ class Agent:
         if known is None or known.plan.digest != offer.plan_digest:
             try:
                 await self._prepare(offer, channel)
-            except HansaError as error:
-                _log.exception("job %s refused", offer.job)
-                verdict = pb.Verdict(job=offer.job, accepted=False, reason=str(error))
-            except grpc.aio.AioRpcError as error:
-                _log.warning("the bundle of job %s was not fetched: %s", offer.job, error.code())
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                _log.warning("the bundle of job %s was not fetched: %r", offer.job, error)
                 return  # it is offered again with the next connection
+            except Exception as error:  # noqa: BLE001  whatever is wrong with it, it does not run
+                _log.exception("job %s refused", offer.job)
+                verdict = pb.Verdict(job=offer.job, accepted=False, reason=_why(error))
         self._log.write(
             "verdict",
             time.time(),
@@ -298,9 +298,9 @@ class Agent:
     async def _work(self, key: RoundKey, order: pb.Work) -> None:
         try:
             package = await self._prepared_update(key, order)
-        except HansaError as error:
+        except Exception as error:  # noqa: BLE001  whatever is wrong, the others need not wait
             _log.exception("round %s declined", key)
-            declined = pb.Declined(round=order.round, reason=error.message)
+            declined = pb.Declined(round=order.round, reason=_why(error))
             await self._outgoing.put(pb.FromSite(declined=declined))
             return
         why_not = await deliver(package, self._connected)
@@ -322,7 +322,7 @@ class Agent:
                 fix="offer the job again",
             )
         check_hours(self._config, datetime.now())
-        params = await self._params(order)
+        params = await self._params(accepted.plan, order)
         purpose = Purpose(key[1])
         try:
             async with asyncio.timeout(self._config.limits.round_seconds):
@@ -338,7 +338,12 @@ class Agent:
             ) from None
         return await asyncio.to_thread(self._packed, accepted, key, order, vector)
 
-    async def _params(self, order: pb.Work) -> Vector:
+    async def _params(self, plan: Plan, order: pb.Work) -> Vector:
+        if order.model_size != 4 * plan.task.schema.size:
+            raise HansaError(
+                f"parameters of {order.model_size:,} bytes are not those of the plan",
+                fix="let the coordinator's administrator look at the job",
+            )
         if self._model is None or self._model.sha256 != order.model_sha256:
             line = await self._connected()
             try:
@@ -406,6 +411,11 @@ class Agent:
             folder, reply.chain_pem, credentials.root_pem, reply.node_document
         )
         self._on_status("certificate renewed")
+
+
+def _why(error: Exception) -> str:
+    """Why not, for the coordinator; what an unknown error says may quote data and stays here."""
+    return str(error) if isinstance(error, HansaError) else f"a defect: {type(error).__name__}"
 
 
 def _key(round_id: pb.RoundId) -> RoundKey:
