@@ -21,7 +21,6 @@ OPTIONS: dict[str, Any] = {
 """How every `typer.Typer` of this command line is made: plain help, errors left to `run`."""
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 refused, 64 wrong command line, 130 interrupted."
-CLOSED_PIPE = 141
 
 
 class LazyGroup(TyperGroup):
@@ -51,13 +50,6 @@ class LazyGroup(TyperGroup):
                 formatter.write_dl(
                     [(name, verb.help) for name, verb in VERBS.items() if verb.chapter == chapter]
                 )
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the verb; a reader that went away, as `head` does, is not an error to report."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise typer.Exit(CLOSED_PIPE) from error
 
 
 def command_of(name: str, verb: Verb) -> Any:

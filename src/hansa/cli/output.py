@@ -35,7 +35,7 @@ NARROWEST = 12
 
 def emit(value: Mapping[str, Any]) -> None:
     """Writes one JSON object to stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def say(text: str = "", indent: str = "", later: str | None = None) -> None:
@@ -66,7 +66,8 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[str]], most: int) ->
     """
     whole = [[cell.split("\n") for cell in row] for row in (headers, *rows)]
     widths = [
-        max(len(line) for cell in column for line in cell) for column in zip(*whole, strict=True)
+        max(1, max(len(line) for cell in column for line in cell))
+        for column in zip(*whole, strict=True)
     ]
     while sum(widths) + GAP * (len(widths) - 1) > most and max(widths) > NARROWEST:
         widths[widths.index(max(widths))] -= 1

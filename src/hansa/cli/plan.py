@@ -60,7 +60,7 @@ def _show(plan: Plan) -> None:
     rows = [
         ("epsilon", f"{plan.epsilon:.4g}" if private else "infinite: no differential privacy"),
         ("delta", f"{job.privacy.delta:g}" if private else ""),
-        ("noise multiplier", f"{job.privacy.noise_multiplier:g}" if private else ""),
+        ("noise", f"multiplier {job.privacy.noise_multiplier:g}" if private else ""),
         ("quorum", f"{plan.quorum} of at most {plan.parts.sampler.cap} updates in a round"),
         ("down", f"{size_words(plan.cost.down_bytes)} to each client in a round"),
         ("up", f"{size_words(plan.cost.up_bytes)} from each client in a round"),
@@ -70,4 +70,4 @@ def _show(plan: Plan) -> None:
     ]
     for name, value in rows:
         if value:
-            say(value, f"{name:<18}", " " * 18)
+            say(value, f"{name:<13}", " " * 13)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 WRONG_COMMAND_LINE = 64
 INTERRUPTED = 130
+READER_GONE = 141
 DEBUG = "--debug"
 
 
@@ -40,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        code = 141
+        code = READER_GONE
     if code == INTERRUPTED:
         print("\nInterrupted.", file=sys.stderr)
-    if code == 141:
+    if code == READER_GONE:
         _close_stdout()
     return code
 
@@ -62,6 +63,10 @@ def _run(words: list[str], debug: bool) -> int:
         code = command.main(words, "hansa", standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # this is how typer reports it
+            return READER_GONE
+        raise
     except typer.TyperException as error:
         usage(error)
         return WRONG_COMMAND_LINE

@@ -119,13 +119,11 @@ def _line(record: RoundRecord) -> str:
 
 
 def _left_out(record: RoundRecord) -> str:
-    match record.dropouts:
-        case ():
-            return f"{len(record.members)} updates"
-        case (only,):
-            return f"1 client, because {only.reason}"
-        case (first, *_):
-            return f"{len(record.dropouts)} clients, the first because {first.reason}"
+    reasons = [dropout.reason for dropout in record.dropouts]
+    if not reasons:
+        return f"{len(record.members)} updates"
+    who = "1 client" if len(reasons) == 1 else f"{len(reasons)} clients, the first"
+    return f"{who}, because {reasons[0]}"
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,101 @@
+"""`hansa simulate` is `hansa.simulate`, with words around it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hansa.jobfile import load_job
+from hansa.simulation import simulate
+
+KEYS = {
+    "job",
+    "plan_digest",
+    "engine",
+    "rounds",
+    "seconds_per_round",
+    "clients_per_second",
+    "metrics",
+    "final",
+    "model_sha256",
+}
+NAMES = {"loss", "accuracy", "auroc"}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ((), {}),
+        (("--rounds", "2"), {"rounds": 2}),
+        (("--clients", "3"), {"clients": 3}),
+        (("--seed", "7"), {"seed": 7}),
+        (
+            ("--seed", "7", "--rounds", "1", "--clients", "2", "--engine", "inline"),
+            {"seed": 7, "rounds": 1, "clients": 2},
+        ),
+    ],
+)
+def test_json_is_the_result(hansa, tmp_path, words, changes):
+    done = hansa("simulate", "toy", "--json", *words)
+    said = json.loads(done.out)
+    result = simulate(load_job(tmp_path / "toy"), **changes)
+    assert done.code == 0
+    assert said.keys() == KEYS
+    assert said["model_sha256"] == result.model_sha256
+    assert said["plan_digest"] == result.plan.digest
+    assert said["engine"] == "inline"
+    assert said["rounds"] == len(said["metrics"]) == changes.get("rounds", 3)
+    assert [set(values) for values in said["metrics"]] == [NAMES | {"train_loss"}] * said["rounds"]
+    assert said["metrics"] == [record.metrics for record in result.records[:-1]]
+    assert said["final"] == {name: result.metrics[name] for name in NAMES}
+    assert said["seconds_per_round"] > 0
+    assert said["clients_per_second"] > 0
+
+
+def test_words_hold_the_result(hansa):
+    said = json.loads(hansa("simulate", "toy", "--json").out)
+    spoken = hansa("simulate", "toy")
+    assert said["model_sha256"] in spoken.out
+    for name, value in said["final"].items():
+        assert f"{name} {value:.4f}" in " ".join(spoken.out.split())
+    assert "train_loss" not in spoken.out
+    assert f"loss {said['metrics'][2]['loss']:.4f}" in spoken.err
+
+
+def test_values_with_noise_are_called_so_and_no_metrics_are_called_so(hansa, tmp_path):
+    assert "No metrics leave" in hansa("simulate", "private", "--rounds", "1").out
+    job = tmp_path / "private" / "job.toml"
+    text = job.read_text()
+    noisy = text.replace(
+        "clip = 0.5", "clip = 0.5\nmetrics_clip = 40.0\nmetrics_noise_multiplier = 9.0"
+    )
+    job.write_text(noisy)
+    assert "The values carry noise" in hansa("simulate", "private", "--rounds", "1").out
+
+
+def test_a_client_that_fails_is_left_out_or_shown(hansa, tmp_path):
+    task = tmp_path / "toy" / "task.py"
+    task.write_text(
+        task.read_text().replace(
+            "        rng = np.random.default_rng(list(site.name.encode()))",
+            "        if site.name.endswith('2'):\n"
+            "            raise ValueError('no such column')\n"
+            "        rng = np.random.default_rng(list(site.name.encode()))",
+        )
+    )
+    kept = hansa("simulate", "toy")
+    assert kept.code == 0
+    assert "left out: 1 client, because" in " ".join(kept.err.split())
+    shown = hansa("simulate", "toy", "--debug-clients")
+    assert shown.code == 1
+    assert "ValueError" in shown.err
+    assert "no such column" in " ".join(shown.err.split())
+    assert "Traceback" not in shown.err
+
+
+def test_a_refused_plan_runs_nothing(hansa):
+    done = hansa("simulate", "private", "--clients", "3", "--json")
+    assert done.code == 2
+    assert done.out == ""
+    assert "round 1" not in done.err
