@@ -297,6 +297,26 @@ def test_the_authority_works_without_the_root_key_until_it_is_renewed(tmp_path, 
         alone.renew(NOW + 250 * DAY)
 
 
+@pytest.mark.parametrize(
+    ("case", "days", "root_key", "intermediates"),
+    [
+        ("ok/not due", 200, True, 1),
+        ("ok/due", 250, True, 2),
+        ("ok/due, but the root is elsewhere", 250, False, 1),
+        ("ok/overdue, the root is back", 400, True, 2),
+    ],
+)
+def test_open(case, days, root_key, intermediates, tmp_path, folder):
+    made = make_authority(tmp_path / "ca")
+    if not root_key:
+        (made.folder / "root.key").unlink()
+    now = NOW + days * DAY
+    opened = Authority.open(made.folder, now)
+    assert len(opened.intermediates) == intermediates
+    assert issue(opened, folder, now=now).not_after == now + DAY
+    assert Authority.open(made.folder, now) == opened
+
+
 def test_an_interrupted_renewal_changes_nothing(tmp_path):
     made = make_authority(tmp_path / "ca")
     orphan = made.folder / "intermediate-0002.key"

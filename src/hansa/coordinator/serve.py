@@ -87,7 +87,7 @@ async def serving(folder: Path) -> AsyncIterator[Coordinator]:
     Raises:
       HansaError: the folder, the store or a port cannot be used.
     """
-    settings, authority = config.load(folder), Authority.load(folder / "ca")
+    settings, authority = config.load(folder), Authority.open(folder / "ca", config.utc_now())
     store = Store.open(config.store_url(folder, settings))
     try:
         store.acquire_lease(f"coordinator of {settings.federation}", LEASE_SECONDS)

@@ -147,6 +147,19 @@ class Authority:
                 )
         return cls(folder, certs.federation_of(root), root, below, key)
 
+    @classmethod
+    def open(cls, folder: Path, now: datetime) -> Authority:
+        """Reads an authority that is about to work, with a new intermediate if that is due.
+
+        Without the root's key the old one goes on until it expires, four months later.
+
+        Raises:
+          IdentityError: as `load` and `renew`.
+        """
+        found = cls.load(folder)
+        with_root = (folder / f"{_ROOT}.key").exists()
+        return found.renew(now) if with_root and found.due(now) else found
+
     @property
     def root_pem(self) -> bytes:
         """The certificate that every member pins."""
