@@ -125,13 +125,15 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    """A public name, loaded now and remembered (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'hansa' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+
+    def __getattr__(name: str) -> object:
+        """A public name, loaded now and remembered (PEP 562)."""
+        if name not in _HOME:
+            raise AttributeError(f"module 'hansa' has no attribute {name!r}")
+        value: object = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
