@@ -174,13 +174,15 @@ def test_data_is_read_as_it_comes_and_never_written_to():
         def model(self) -> nn.Module:
             return Scribbler(4, 3)
 
-    inputs = np.ones((6, 4))  # float64, read-only, int32 targets: as files have them
-    inputs.flags.writeable = False
-    data = Examples(inputs, np.zeros(6, np.int32))
     task = Scribbles()
-    task.gradient(task.initial(0), data)
-    task.predict(task.initial(0), data)
-    np.testing.assert_array_equal(inputs, 1.0)
+    for kind in (np.float64, np.float32):  # float64 and int32 targets are what files have
+        for writeable in (True, False):
+            inputs = np.ones((6, 4), kind)
+            inputs.flags.writeable = writeable
+            data = Examples(inputs, np.zeros(6, np.int32))
+            task.gradient(task.initial(0), data)
+            task.predict(task.initial(0), data)
+            np.testing.assert_array_equal(inputs, 1.0)
 
 
 class Frozen(nn.Linear):
