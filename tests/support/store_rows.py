@@ -6,7 +6,10 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import Connection, delete
+
 from hansa.coordinator.rows import Fold, Invite, JobRow, StateRow, Status
+from hansa.coordinator.schema import metadata
 from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
 from hansa.core.parts import Dropout
@@ -45,9 +48,9 @@ def job(identifier: str = "j1", **changes: Any) -> JobRow:
     return replace(row, **changes)
 
 
-def start(store: Store, identifier: str = "j1") -> str:
+def start(store: Store, identifier: str = "j1", **changes: Any) -> str:
     """A job that runs."""
-    store.add_job(job(identifier))
+    store.add_job(job(identifier, **changes))
     store.set_status(identifier, Status.OFFERED, "", 11.0)
     store.set_status(identifier, Status.RUNNING, "", 12.0)
     return identifier
@@ -102,3 +105,9 @@ def run_round(store: Store, identifier: str, number: int, attempt: int = 0) -> R
     done = record(begun)
     store.close_round(identifier, done, state(done), 21.0)
     return done
+
+
+def empty(connection: Connection) -> None:
+    """Deletes every row of a store: much faster than a database for each test."""
+    for table in reversed(metadata.sorted_tables):
+        connection.execute(delete(table))

@@ -21,7 +21,9 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from hansa.coordinator.disk import (
     bytes_of,
@@ -74,7 +76,7 @@ class DurableAccumulator:
         self.name = name
         private_folder(self.folder)
 
-    def write(self, content: Buffer, generation: int, kept: Slot | None) -> Draft:
+    def write(self, content: Buffer | NDArray[Any], generation: int, kept: Slot | None) -> Draft:
         """Copies a sum into a slot; fast, since nothing waits for the disk.
 
         Args:

@@ -46,7 +46,7 @@ class Blobs:
         self._aging = threading.Lock()
         private_folder(self.folder)
 
-    def put(self, content: Buffer, sha256: str | None = None) -> str:
+    def put(self, content: Buffer | NDArray[Any], sha256: str | None = None) -> str:
         """Keeps bytes durably; bytes that are there already are not written again.
 
         Args:
@@ -94,6 +94,21 @@ class Blobs:
                 fix="ask for the element type that was stored",
             )
         return np.frombuffer(content, kind)
+
+    def mapped(self, sha256: str, dtype: DTypeLike) -> NDArray[Any]:
+        """The bytes of that name as a read-only vector that stays on the disk until it is read.
+
+        Raises:
+          StoreError: there are none, they are damaged, or they do not divide into elements.
+        """
+        kind, size = np.dtype(dtype), self.size(sha256)
+        if not size or size % kind.itemsize:
+            raise StoreError(
+                f"blob {sha256[:16]} has {size:,} bytes, which are no vector of {kind}",
+                fix="ask for the element type that was stored",
+            )
+        with self.open(sha256) as file:
+            return np.memmap(file, kind, "r")
 
     def size(self, sha256: str) -> int:
         """Bytes of the blob of that name.

@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hansa.errors import StoreError
 
@@ -50,9 +53,9 @@ def set_aside(descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, max(size, os.fstat(descriptor).st_size))
 
 
-def bytes_of(content: Buffer) -> memoryview:
+def bytes_of(content: Buffer | NDArray[Any]) -> memoryview:
     """Contiguous memory of any element type as a flat view of its bytes."""
-    view = memoryview(content)
+    view = content.data if isinstance(content, np.ndarray) else memoryview(content)
     return view.cast("B") if view.nbytes else memoryview(b"")
 
 
