@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -152,6 +153,23 @@ def test_state_and_parameters_go_in_unharmed_and_come_out_new(server):
         assert np.isfinite(vector).all()
     assert (after > params).all()  # each coordinate follows its delta
     np.testing.assert_array_equal(params, np.linspace(-1, 1, size).astype(np.float32))
+
+
+@pytest.mark.parametrize("server", ALL, ids=repr)
+def test_a_step_needs_no_further_model_in_memory(server):
+    """Beside what it returns, a step holds less than one float32 copy of the model."""
+    size = 2_000_000
+    params, step = np.zeros(size, np.float32), np.ones(size)
+    state = server.init(params)
+    tracemalloc.start()
+    try:
+        kept = server.apply(state, params, step)
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(kept[1]) == size
+    assert peak - left < 4 * size
+    assert left < (len(state) + 1) * 4 * size + 100_000
 
 
 @pytest.mark.parametrize("server", ALL, ids=repr)
