@@ -57,9 +57,17 @@ def test_arrays_come_back_flat_and_read_only(blobs, vector):
     assert not back.flags.writeable
 
 
-def test_an_array_of_another_element_size_is_refused(blobs):
+@pytest.mark.parametrize("read", ["array", "mapped"])
+def test_an_array_of_another_element_size_is_refused(blobs, read):
     with pytest.raises(StoreError, match="no vector of float64"):
-        blobs.array(blobs.put(b"12345"), "<f8")
+        getattr(blobs, read)(blobs.put(b"12345"), "<f8")
+
+
+def test_a_mapped_array_is_the_same_and_read_only(blobs):
+    vector = np.arange(5000, dtype="<f4")
+    mapped = blobs.mapped(blobs.put(vector), "<f4")
+    np.testing.assert_array_equal(mapped, vector)
+    assert not mapped.flags.writeable
 
 
 def test_a_known_hash_is_not_computed_again(blobs, monkeypatch):
@@ -101,7 +109,15 @@ def test_a_shortened_file_is_replaced_by_the_next_put(blobs):
     assert blobs.get(name) == b"x" * 1000
 
 
-@pytest.mark.parametrize("read", ["get", "open"])
+READS = {
+    "get": Blobs.get,
+    "open": Blobs.open,
+    "array": lambda blobs, name: blobs.array(name, "u1"),
+    "mapped": lambda blobs, name: blobs.mapped(name, "u1"),
+}
+
+
+@pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("position", [0, 499, 999])
 def test_one_flipped_bit_is_an_error(blobs, read, position):
     name = blobs.put(bytes(1000))
@@ -109,7 +125,7 @@ def test_one_flipped_bit_is_an_error(blobs, read, position):
         file.seek(position)
         file.write(b"\x01")
     with pytest.raises(StoreError, match="damaged"):
-        getattr(blobs, read)(name)
+        READS[read](blobs, name)
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n"])

@@ -4,7 +4,7 @@ Usage: python -m tests.support.crash_store MODE FOLDER [URL]
 
 `points`: one run per crash point: a child process is killed by SIGKILL at the n-th commit or file
 operation (also half-way through a write), another one goes on and ends the job. On SQLite half of
-the commits are crash points and two of five file operations, on PostgreSQL a quarter of the commits.
+the commits are crash points and two of five file operations, on PostgreSQL a quarter of commits.
 `storm`: one long run that is killed at random moments. One JSON object per run is printed. The
 processes are forked from this one, which has no threads and no connections.
 """
