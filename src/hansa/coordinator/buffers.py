@@ -35,10 +35,7 @@ class Buffers:
             if buffer is None or len(buffer) != size:
                 buffer = np.empty(size, np.uint8).data
             yield buffer
-            self._kept.append(buffer)
+            if self.contended:  # for whoever comes next; otherwise the memory is given back
+                self._kept.append(buffer)
         finally:
             self._free.release()
-
-    def release(self) -> None:
-        """Gives the memory of idle buffers back."""
-        self._kept.clear()

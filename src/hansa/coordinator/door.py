@@ -20,15 +20,15 @@ from hansa.core.contribute import Purpose
 from hansa.core.plan import FORMAT
 from hansa.errors import HansaError, RoundVoid, Unavailable, UpdateRejected, VersionMismatch
 from hansa.identity.peer import Peer
-from hansa.wire.frames import DELIVERED, FETCHED, content_of, frames
-from hansa.wire.limits import CHUNK_SECONDS, HANDSHAKE_SECONDS, PROTOCOL
+from hansa.wire.frames import DELIVERED, FETCHED, content_of, frame_of
+from hansa.wire.limits import CHUNK, CHUNK_SECONDS, HANDSHAKE_SECONDS, PROTOCOL
 from hansa.wire.methods import ATTEND, DELIVER, FETCH, RENEW, parse, serve
 from hansa.wire.status import abort
 from hansa.wire.v1 import sites_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-SENDING = 2
+SENDING = 1
 """Fetches answered at once: enough to keep the network busy while one waits for its peer."""
 
 _log = logging.getLogger(__name__)
@@ -154,13 +154,13 @@ class Door:
         caller = self.members.caller(context)
         wanted = parse(pb.FetchRequest, request)
         async with self.sending:
-            content = self.shelf.read(wanted.sha256, caller.peer.name)
-            for frame in frames(content, FETCHED, min(wanted.offset, len(content))):
+            item = self.shelf.find(wanted.sha256, caller.peer.name)
+            for offset in range(wanted.offset, item.size, CHUNK):
                 self.members.recheck(caller)
                 async with asyncio.timeout(CHUNK_SECONDS):
-                    await context.write(frame)
+                    await context.write(frame_of(item.read(offset, CHUNK), FETCHED))
 
-    async def _deliver(self, requests: AsyncIterator[bytes], context: Context) -> pb.Receipt:
+    async def _deliver(self, requests: AsyncIterator[bytes], context: Context) -> None:
         caller = self.members.caller(context)
         peer = caller.peer
         try:
@@ -173,10 +173,17 @@ class Door:
         header, key = first.header, _key(first.header.round)
         intake = self.desk.find(key)
         if intake is not None:
+
+            async def go() -> AsyncIterator[memoryview]:
+                await context.write(pb.DeliverReply(go=pb.Go()))
+                async for frame in requests:
+                    self.members.recheck(caller)
+                    yield content_of(frame, DELIVERED)
+
             await intake.deliver(
                 peer.name,
                 Header(header.plan_digest, header.layout_digest, header.size, header.sha256),
-                self._data(caller, requests),
+                go(),
             )
         else:
             counted = await self.desk.counted(key, peer.name)
@@ -186,14 +193,8 @@ class Door:
                     fix="drop the update and wait for the next round",
                 )
             check_same(peer.name, header.sha256, counted or header.sha256)
-        return self.members.receipt(caller, key, header)
-
-    async def _data(
-        self, caller: Caller, requests: AsyncIterator[bytes]
-    ) -> AsyncIterator[memoryview]:
-        async for frame in requests:
-            self.members.recheck(caller)
-            yield content_of(frame, DELIVERED)
+        receipt = self.members.receipt(caller, key, header)
+        await context.write(pb.DeliverReply(receipt=receipt))
 
     async def _renew(self, request: bytes, context: Context) -> pb.RenewReply:
         caller = self.members.caller(context)

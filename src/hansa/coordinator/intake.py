@@ -126,6 +126,11 @@ class Intake:
     async def deliver(self, site: str, header: Header, parts: AsyncIterator[memoryview]) -> None:
         """Returns when the site's update is inside a durable sum; sending it twice is harmless.
 
+        Args:
+          site: who sends.
+          header: what it announced.
+          parts: the bytes; asked for only when there is memory for them.
+
         Raises:
           RoundVoid: the round is over, or was never the site's.
           UpdateRejected: the update broke its contract; it does not count.

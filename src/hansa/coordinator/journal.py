@@ -41,12 +41,17 @@ class StoreJournal:
         """Begins a round, or returns how it was begun before a restart."""
         return await asyncio.to_thread(self.store.open_round, self.job, opening, self.clock())
 
-    async def close(self, record: RoundRecord, state: TrainState) -> None:
-        """Ends a round: first the vectors become durable, then the row that names them."""
-        await asyncio.to_thread(self._close, record, state)
-        self.on_close(RoundKey(self.job, record.purpose, record.round, record.attempt))
+    async def close(self, record: RoundRecord, state: TrainState) -> TrainState:
+        """Ends a round: first the vectors become durable, then the row that names them.
 
-    def _close(self, record: RoundRecord, state: TrainState) -> None:
+        The state that comes back reads its vectors from the blobs, so that between two rounds no
+        model lies in memory.
+        """
+        row = await asyncio.to_thread(self._close, record, state)
+        self.on_close(RoundKey(self.job, record.purpose, record.round, record.attempt))
+        return await asyncio.to_thread(_state_of, row, state.server, self.blobs)
+
+    def _close(self, record: RoundRecord, state: TrainState) -> StateRow:
         self.blobs.put(state.params.data, sha256=state.model)
         server = tuple(
             self.blobs.put(vector.data, sha256=sha256(vector)) for vector in state.server
@@ -60,6 +65,7 @@ class StoreJournal:
             stale=state.stale,
         )
         self.store.close_round(self.job, record, row, self.clock())
+        return row
 
 
 def remembered_state(row: StateRow, plan: Plan, blobs: Blobs) -> TrainState:
@@ -68,19 +74,20 @@ def remembered_state(row: StateRow, plan: Plan, blobs: Blobs) -> TrainState:
     Raises:
       StoreError: a blob is missing or damaged.
     """
-    params = blobs.array(row.model_sha256, np.dtype("<f4"))
     optimizer: ServerOptimizer[Any] = plan.parts.algorithm.server
-    like: tuple[Vector, ...] = optimizer.init(np.zeros(1, np.float32))
-    server = tuple(
-        blobs.array(name, vector.dtype)
-        for name, vector in zip(row.server_sha256s, like, strict=True)
-    )
+    return _state_of(row, optimizer.init(np.zeros(1, np.float32)), blobs)
+
+
+def _state_of(row: StateRow, like: tuple[Vector, ...], blobs: Blobs) -> TrainState:
     return TrainState(
         round=row.round,
         attempt=row.attempt,
-        params=params,
+        params=blobs.mapped(row.model_sha256, np.dtype("<f4")),
         model=row.model_sha256,
-        server=server,
+        server=tuple(
+            blobs.mapped(name, vector.dtype)
+            for name, vector in zip(row.server_sha256s, like, strict=True)
+        ),
         best=row.best,
         stale=row.stale,
     )

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Open:
     Attributes:
       row: the job as submitted.
       plan: its plan.
-      bundle: the task's code; empty until it is read.
+      bundle: the file with the task's code; None until the job is offered.
       verdicts: what sites said to it.
       population: the sites it runs with, once it runs; later ones come too late.
       changed: set with each verdict.
@@ -80,7 +81,7 @@ class Open:
 
     row: JobRow
     plan: Plan
-    bundle: bytes = b""
+    bundle: Path | None = None
     verdicts: dict[str, bool] = field(default_factory=dict)
     population: tuple[str, ...] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -135,7 +136,7 @@ class Runner:
     def entered(self, site: str) -> None:
         """A site attends: it is offered every open job."""
         for job in self._open.values():
-            if job.bundle:
+            if job.bundle is not None:
                 self._offer(job, site)
 
     async def decided(self, site: str, verdict: pb.Verdict) -> None:
@@ -165,7 +166,7 @@ class Runner:
             facts=row.facts_json,
             plan_digest=row.plan_digest,
             bundle_sha256=row.bundle_sha256,
-            bundle_size=len(job.bundle),
+            bundle_size=self._floor.blobs.size(row.bundle_sha256),
         )
         self._floor.roster.push(site, pb.ToSite(offer=offer))
 
@@ -175,8 +176,9 @@ class Runner:
         """Runs a job to its end and writes down how it ended."""
         job_id = job.row.id
         try:
-            job.bundle = await asyncio.to_thread(self._floor.blobs.get, job.row.bundle_sha256)
-            with self._floor.shelf.offering(job.row.bundle_sha256, memoryview(job.bundle)):
+            code = job.row.bundle_sha256
+            job.bundle = await asyncio.to_thread(self._floor.blobs.path, code)
+            with self._floor.shelf.offering(code, job.bundle):
                 await self._prepare(job)
                 await self._train(job)
             await self._set(job_id, Status.DONE, "")
@@ -216,7 +218,7 @@ class Runner:
         row = store.state(job.row.id)
         if row is not None:
             return remembered_state(row, job.plan, blobs)
-        return initial_state(job.plan, blobs.array(job.row.initial_sha256, np.dtype("<f4")))
+        return initial_state(job.plan, blobs.mapped(job.row.initial_sha256, np.dtype("<f4")))
 
     async def _accepted(self, job: Open) -> None:
         """Waits for the whole population, or after the deadline of a round for the quorum.
@@ -248,7 +250,14 @@ class Runner:
         world = World(
             job=row.id,
             engine=NetworkEngine(
-                row.id, floor.roster, floor.desk, floor.shelf, floor.store, sums, floor.buffers
+                job=row.id,
+                roster=floor.roster,
+                desk=floor.desk,
+                shelf=floor.shelf,
+                blobs=floor.blobs,
+                store=floor.store,
+                accumulator=sums,
+                buffers=floor.buffers,
             ),
             ledger=StoreLedger(floor.store, row.id, plan.charges, floor.clock),
             journal=StoreJournal(row.id, floor.store, floor.blobs, floor.clock, self._closed),

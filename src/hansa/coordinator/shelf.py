@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from hansa.errors import HansaError
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Content, and who may have it."""
+    """A file that may be fetched, and who may have it.
 
-    content: memoryview
+    Attributes:
+      descriptor: of the open file; its pages are the operating system's to keep, not ours.
+      size: bytes.
+      readers: names of the sites; None = all that are enrolled.
+    """
+
+    descriptor: int
+    size: int
     readers: frozenset[str] | None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from an offset on."""
+        return os.pread(self.descriptor, size, offset)
 
 
 class Shelf:
-    """Content by its SHA-256, for as long as somebody offers it."""
+    """Files by their SHA-256, for as long as somebody offers them."""
 
     def __init__(self) -> None:
         self._items: dict[str, list[Item]] = {}
 
     @contextmanager
     def offering(
-        self, sha256: str, content: memoryview, readers: frozenset[str] | None = None
+        self, sha256: str, path: Path, readers: frozenset[str] | None = None
     ) -> Iterator[None]:
-        """Offers content to these sites, to all enrolled ones if `readers` is None."""
-        item = Item(content, readers)
-        self._items.setdefault(sha256, []).append(item)
-        try:
-            yield
-        finally:
-            items = self._items[sha256]
-            items.remove(item)
-            if not items:
-                del self._items[sha256]
+        """Offers a file to these sites, to all enrolled ones if `readers` is None."""
+        with path.open("rb") as file:
+            item = Item(file.fileno(), os.fstat(file.fileno()).st_size, readers)
+            self._items.setdefault(sha256, []).append(item)
+            try:
+                yield
+            finally:
+                items = self._items[sha256]
+                items.remove(item)
+                if not items:
+                    del self._items[sha256]
 
-    def read(self, sha256: str, site: str) -> memoryview:
-        """The content.
+    def find(self, sha256: str, site: str) -> Item:
+        """The file of that name.
 
         Raises:
           HansaError: nothing by that name is offered to this site; the two cases look the same.
         """
         for item in self._items.get(sha256, ()):
             if item.readers is None or site in item.readers:
-                return item.content
+                return item
         raise HansaError(
             f"nothing with SHA-256 {sha256[:16]!r} is offered to '{site}'",
             fix="fetch only what the latest offer or work names",

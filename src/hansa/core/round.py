@@ -120,8 +120,12 @@ class Journal(Protocol):
     async def open(self, opening: Opening) -> Opening:
         """Begins a round. If this very attempt was begun before, returns how it was begun."""
 
-    async def close(self, record: RoundRecord, state: TrainState) -> None:
-        """Ends a round, void or not, with the state that the next one starts from."""
+    async def close(self, record: RoundRecord, state: TrainState) -> TrainState:
+        """Ends a round, void or not, with the state that the next one starts from.
+
+        Returns:
+          The same state; its vectors may have moved to where they cost less memory.
+        """
 
 
 class Engine(Protocol):
@@ -211,8 +215,7 @@ async def run_round(
         time.perf_counter() - started,
         after.model,
     )
-    await world.journal.close(record, after)
-    return after, record
+    return await world.journal.close(record, after), record
 
 
 def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ class MemoryJournal:
         """Begins a round; an attempt that was begun before goes on with its cohort."""
         return self._opened.setdefault((opening.purpose, opening.round, opening.attempt), opening)
 
-    async def close(self, record: RoundRecord, state: TrainState) -> None:
+    async def close(self, record: RoundRecord, state: TrainState) -> TrainState:
         """Ends a round."""
         self.records.append(record)
         self.state = state
+        return state

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from hansa.coordinator.accumulator import DurableAccumulator
+from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.desk import Desk
 from hansa.coordinator.intake import Intake
@@ -29,6 +30,7 @@ class NetworkEngine:
       roster: who attends.
       desk: where deliveries are directed.
       shelf: what sites may fetch.
+      blobs: where the parameters of each round are.
       store: durable state.
       accumulator: durable sums of this job.
       buffers: memory for updates on their way in.
@@ -38,6 +40,7 @@ class NetworkEngine:
     roster: Roster
     desk: Desk
     shelf: Shelf
+    blobs: Blobs
     store: Store
     accumulator: DurableAccumulator
     buffers: Buffers
@@ -73,14 +76,13 @@ class NetworkEngine:
                 self.roster.push(site, pb.ToSite(work=self._work(task, left)))
 
         with (
-            self.shelf.offering(task.model, task.params.data.cast("B"), frozenset(cohort)),
+            self.shelf.offering(task.model, self.blobs.path(task.model), frozenset(cohort)),
             self.desk.taking(intake),
             self.roster.watching(push),
         ):
             for site in cohort:
                 push(site)
             partial, dropouts = await intake.complete(_goal(task, cohort), seconds)
-        self.buffers.release()
         yield partial
         for dropout in dropouts:
             self.roster.push(dropout.client, pb.ToSite(withdraw=self._withdraw(task, dropout)))

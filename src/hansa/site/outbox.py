@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hansa.errors import HansaError, IdentityError, RoundVoid, UpdateRejected
+from hansa.errors import HansaError, IdentityError, RoundVoid, Unavailable, UpdateRejected
 from hansa.identity.receipts import Receipt, verify_receipt
 from hansa.site.connection import backoff
 from hansa.wire.frames import DELIVERED, frames
@@ -81,13 +81,24 @@ async def deliver(package: Package, connected: Callable[[], Awaitable[Line]]) ->
 
 
 async def _send(package: Package, line: Line) -> pb.Receipt:
+    """One try: the header, the bytes when the coordinator is ready for them, the receipt."""
+    go = asyncio.Event()
+
     async def parts() -> AsyncIterator[pb.DeliverPart | bytes]:
         yield pb.DeliverPart(header=package.header)
+        await go.wait()
         for frame in frames(package.content, DELIVERED):
             yield frame
 
+    stream = call(line.channel, DELIVER)(parts())
     try:
-        reply: pb.Receipt = await call(line.channel, DELIVER)(parts())
+        async for reply in stream:
+            if reply.WhichOneof("body") == "receipt":
+                receipt: pb.Receipt = reply.receipt
+                return receipt
+            go.set()
     except grpc.aio.AioRpcError as error:
         raise of_status(error, line.address) from error
-    return reply
+    finally:
+        stream.cancel()
+    raise Unavailable(f"{line.address} gave no receipt", fix="the update is delivered again")

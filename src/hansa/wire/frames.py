@@ -19,11 +19,15 @@ DELIVERED = 0x12
 """Tag of `DeliverPart.data`."""
 
 
-def frames(content: memoryview, tag: int, offset: int = 0) -> Iterator[bytes]:
-    """The content from an offset on as messages of at most `CHUNK` bytes each."""
-    for start in range(offset, len(content), CHUNK):
-        part = content[start : start + CHUNK]
-        yield b"".join((bytes((tag,)), _varint(len(part)), part))
+def frames(content: memoryview, tag: int) -> Iterator[bytes]:
+    """The content as messages of at most `CHUNK` bytes each."""
+    for start in range(0, len(content), CHUNK):
+        yield frame_of(content[start : start + CHUNK], tag)
+
+
+def frame_of(part: bytes | memoryview, tag: int) -> bytes:
+    """One message."""
+    return b"".join((bytes((tag,)), _varint(len(part)), part))
 
 
 def content_of(frame: bytes, tag: int) -> memoryview:

@@ -44,7 +44,7 @@ class Method(Generic[Request, Reply]):
 ENROL: Final = Method("hansa.v1.Enrolment", "Enrol", pb.EnrolRequest, pb.EnrolReply)
 ATTEND: Final = Method("hansa.v1.Sites", "Attend", pb.FromSite, pb.ToSite, True, True)
 FETCH: Final = Method("hansa.v1.Sites", "Fetch", pb.FetchRequest, pb.Chunk, False, True)
-DELIVER: Final = Method("hansa.v1.Sites", "Deliver", pb.DeliverPart, pb.Receipt, True, False)
+DELIVER: Final = Method("hansa.v1.Sites", "Deliver", pb.DeliverPart, pb.DeliverReply, True, True)
 RENEW: Final = Method("hansa.v1.Sites", "Renew", pb.RenewRequest, pb.RenewReply)
 
 

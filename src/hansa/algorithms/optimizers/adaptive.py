@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from hansa.core.metrics import Floats
-from hansa.core.vector import Vector, blocks
+from hansa.core.vector import Vector, blocks, narrowed
 
 Moments = tuple[Vector, Vector]
 """First and second moment, (d,) float32 each."""
@@ -61,7 +61,7 @@ def adaptive_step(
     Returns:
       The new moments and the new (d,) float32 parameters.
     """
-    after = np.empty(params.shape, np.float32)
+    after = narrowed(step)
     first, second = np.empty_like(moments[0]), np.empty_like(moments[1])
     for piece in blocks(len(params)):
         delta = step[piece]

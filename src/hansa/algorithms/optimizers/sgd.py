@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hansa.core.vector import Vector, blocks
+from hansa.core.vector import Vector, blocks, narrowed
 from hansa.work import bounds
 
 State = tuple[Vector, ...]
@@ -40,7 +40,7 @@ class ServerSGD:
 
     def apply(self, state: State, params: Vector, step: Vector) -> tuple[State, Vector]:
         """The new velocity and parameters; `step` (d,) float64 is consumed."""
-        after = np.empty(params.shape, np.float32)
+        after = narrowed(step)
         velocities = tuple(np.empty_like(old) for old in state)
         for piece in blocks(len(params)):
             v = step[piece]

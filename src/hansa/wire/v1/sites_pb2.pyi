@@ -187,6 +187,18 @@ class DeliverHeader(_message.Message):
     sha256: str
     def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., plan_digest: _Optional[str] = ..., layout_digest: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
+class DeliverReply(_message.Message):
+    __slots__ = ("go", "receipt")
+    GO_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    go: Go
+    receipt: Receipt
+    def __init__(self, go: _Optional[_Union[Go, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class Go(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Receipt(_message.Message):
     __slots__ = ("document", "signature")
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
