@@ -102,6 +102,18 @@ def test_files_are_set_aside_once_and_overwritten_in_place(sums):
     assert sums.folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_space_is_set_aside_before_the_first_write(sums):
+    sums.prepare(100_000)
+    before = {p.name: (p.stat().st_ino, p.stat().st_blocks) for p in sums.folder.iterdir()}
+    assert all(blocks * 512 >= 100_000 for _, blocks in before.values())
+    kept = durable(sums, b"x" * 100_000, 1, None)
+    kept = durable(sums, b"y" * 100_000, 2, kept)
+    after = {p.name: (p.stat().st_ino, p.stat().st_blocks) for p in sums.folder.iterdir()}
+    assert after == before
+    sums.prepare(10)  # a smaller sum needs nothing
+    assert sums.read(kept) == b"y" * 100_000
+
+
 @pytest.mark.parametrize("size", [1, 5000])
 def test_a_torn_slot_is_refused_wherever_it_is_torn(sums, size):
     old, new = b"\x00" * size, b"\xff" * size

@@ -76,6 +76,20 @@ class DurableAccumulator:
         self.name = name
         private_folder(self.folder)
 
+    def prepare(self, size: int) -> None:
+        """Sets the disk space of both slots aside, so that no round begins that cannot be kept.
+
+        Args:
+          size: bytes of the largest sum.
+
+        Raises:
+          StoreError: the disk is full or refuses.
+        """
+        for slot in (0, 1):
+            path = self._path(slot)
+            with explained(f"sum '{self.name}' cannot be set aside", path):
+                os.close(self._opened(path, _START + size))
+
     def write(self, content: Buffer | NDArray[Any], generation: int, kept: Slot | None) -> Draft:
         """Copies a sum into a slot; fast, since nothing waits for the disk.
 
