@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hansa.algorithms import fedadam, fedavg
-from hansa.core import events
+from hansa.core import canonical, events
 from hansa.core.events import Gaussian, NonPrivate, PoissonSampled, SelfComposed
 from hansa.core.job import Aggregation, Cohort, Privacy, Quantization, Rounds
 from hansa.core.metrics import Accuracy, Loss
@@ -95,6 +95,21 @@ def test_what_was_proved_is_in_the_digest():
     assert compile_plan(default, FACTS).quorum == compile_plan(explicit, FACTS).quorum == 4
 
 
+def test_the_digest_is_the_hash_of_what_sites_approve():
+    """By hand, so that nothing is left out where two facts happen to say the same."""
+    for of in (PLAN, plan(**CHANGES["quantization"])):
+        approved = {
+            "format": 1,
+            "job": of.job,
+            "task": of.task,
+            "trail": of.trail,
+            "event": of.event,
+            "relation": of.relation,
+            "quorum": of.quorum,
+        }
+        assert of.digest == canonical.digest(approved)
+
+
 def test_the_folder_is_nobodys_business():
     assert plan(folder=Path("/somewhere/else")).digest == PLAN.digest
     assert plan(folder=None).digest == PLAN.digest
@@ -137,12 +152,12 @@ for words in CHANGES.values():
 
 
 def test_another_process_with_other_hashes_finds_the_same_digests():
-    outputs = set()
+    outputs, path = set(), os.pathsep.join([".", *sys.path])
     for seed in ("1", "4711"):
         done = subprocess.run(
             [sys.executable, "-c", _ELSEWHERE],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
             capture_output=True,
             text=True,
             check=True,

@@ -84,11 +84,13 @@ class AccountantLaws:
 class LedgerLaws:
     """Subclass it as `Test...` and make ledgers that allow so many private charges."""
 
+    job = "job"
+
     def ledger(self, allowance: int) -> Ledger:
         raise NotImplementedError
 
     def charge(self, number: int, attempt: int = 0, event=Gaussian(1.0)) -> Charge:  # noqa: B008  # a frozen value
-        return Charge("job", number, attempt, Purpose.TRAIN, event)
+        return Charge(self.job, number, attempt, Purpose.TRAIN, event)
 
     def allows(self, ledger: Ledger, charge: Charge) -> bool:
         try:
@@ -125,7 +127,7 @@ class LedgerLaws:
         for i in range(5):
             assert self.allows(ledger, self.charge(i, event=NonPrivate()))
             ledger.commit(self.charge(i, event=NonPrivate()))
-        assert not self.allows(ledger, self.charge(0))
+        assert not self.allows(ledger, self.charge(5))
 
     def test_only_what_was_reserved_can_be_committed(self):
         with pytest.raises(HansaError):
