@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hansa.cli import main
 from hansa.cli.verbs import VERBS
 from tests.support.cli import command, environment
 
@@ -75,7 +76,7 @@ def test_a_fault_of_hansa_is_one_line_and_not_a_traceback(hansa, tmp_path):
     "words",
     [
         ("--help",),
-        *((verb, "--help") for verb in VERBS),
+        ("plan", "--help"),
         ("plan", "toy"),
         ("plan", "private"),
         ("plan", "broken"),
@@ -95,6 +96,15 @@ def test_nothing_is_wider_than_80_columns_and_nothing_is_coloured(hansa, words):
     assert [line for line in lines if len(line) > 80] == []
     assert [line for line in lines if line != line.rstrip()] == []
     assert ESCAPE not in done.out + done.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_help_is_wider_than_80_columns(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([verb, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"Usage: hansa {verb}")
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_uses_the_width_there_is(hansa):
@@ -152,6 +162,7 @@ def on_terminal(words: tuple[str, ...], folder: Path, **changes: str) -> str:
 
 def test_progress_on_a_terminal_is_a_bar(hansa, tmp_path):
     written = on_terminal(("simulate", "toy"), tmp_path)
+    assert "━━━" in written
     assert "3/3" in written
     assert ESCAPE in written
     assert "round 1/3  " not in written

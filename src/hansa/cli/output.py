@@ -184,14 +184,20 @@ def _bar(title: str, total: int) -> tuple[Bar, TaskID]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
+    def fixed(columns: int) -> Column:
+        return Column(min_width=columns, max_width=columns, no_wrap=True)
+
+    figures = len(str(total))
     bar = Bar(
-        TextColumn(title),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[line]}"),
+        TextColumn(title, table_column=fixed(len(title))),
+        BarColumn(bar_width=16, table_column=fixed(16)),
+        MofNCompleteColumn(table_column=fixed(2 * figures + 1)),
+        TimeRemainingColumn(table_column=fixed(7)),
+        TextColumn("{task.fields[line]}", table_column=Column(ratio=1, no_wrap=True)),
         console=Console(stderr=True),
+        expand=True,
     )
     task = bar.add_task(title, total=total, line="")
     bar.start()

@@ -230,6 +230,7 @@ def section_keys(section: str) -> Mapping[str, Key]:
     return _dataclass_keys((section,), sections()[section])
 
 
+@cache
 def algorithm_keys(function: Callable[..., Any]) -> Mapping[str, Key]:
     """The keys of `[algorithm]` beside `name`, for one algorithm's function."""
     hints, meanings = _hints(function), _meanings(function)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import (
@@ -46,7 +47,7 @@ def check_values(
     """
     known = {name: value for name, value in words.items() if name in keys}
     misspelled = {nearest(name, keys) for name in words if name not in keys}
-    model, mistakes = _model(keys), []
+    model, mistakes = _model(tuple(keys.values())), []
     try:
         return model(**known).model_dump(exclude_unset=True), []
     except ValidationError as error:
@@ -56,7 +57,7 @@ def check_values(
                 mistakes.append(_wrong(keys[name], known.pop(name)))
             elif name not in misspelled:
                 mistakes.append(_missing(keys[name], at))
-    right = {name: keys[name] for name in known}
+    right = tuple(keys[name] for name in known)
     return _model(right)(**known).model_dump(), mistakes
 
 
@@ -66,18 +67,20 @@ def seconds(value: object) -> object:
     return float(match[1]) * _SECONDS[match[2]] if match else value
 
 
-def _model(keys: Mapping[str, Key]) -> type[BaseModel]:
+@lru_cache(maxsize=64)  # bounded: which keys are right is up to whoever wrote the words
+def _model(keys: tuple[Key, ...]) -> type[BaseModel]:
+    limits = {key.name: key.limit for key in keys}
+
     def within(value: Any, info: ValidationInfo) -> Any:
-        if not keys[str(info.field_name)].limit.admits(value):
+        if not limits[str(info.field_name)].admits(value):
             raise PydanticCustomError("limit", "out of range")
         return value
 
     fields: dict[str, Any] = {
-        key.name: (key.type, ... if key.default is REQUIRED else key.default)
-        for key in keys.values()
+        key.name: (key.type, ... if key.default is REQUIRED else key.default) for key in keys
     }
     validators: dict[str, Any] = {"within": field_validator("*")(within)}
-    durations = [key.name for key in keys.values() if key.path in DURATIONS]
+    durations = [key.name for key in keys if key.path in DURATIONS]
     if durations:
         validators["seconds"] = field_validator(*durations, mode="before")(seconds)
     return create_model("Section", __config__=_CONFIG, __validators__=validators, **fields)
