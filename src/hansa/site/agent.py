@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,36 +22,35 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import numpy as np
 
 from hansa import __version__
 from hansa.core.contribute import Purpose
 from hansa.core.plan import FORMAT, Plan
 from hansa.core.vector import Vector
-from hansa.errors import HansaError, IdentityError, Unavailable, VersionMismatch
+from hansa.errors import HansaError, IdentityError, StoreError, Unavailable, VersionMismatch
 from hansa.identity import renewal
 from hansa.identity.credentials import Credentials
 from hansa.identity.documents import read_document
 from hansa.identity.keys import install_credentials, load_credentials, make_site_keys
 from hansa.identity.names import Role
-from hansa.identity.receipts import Receipt
 from hansa.identity.trust import check_window
 from hansa.site import config as site_config
-from hansa.site.connection import backoff, diagnose, dialled
+from hansa.site.connection import Line, backoff, diagnose, dialled
 from hansa.site.desk import Accepted, Offer, accept, check_hours, work
+from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
-from hansa.site.outbox import Line, Package, deliver
-from hansa.wire.frames import FETCHED, content_of
+from hansa.site.outbox import Package, deliver
 from hansa.wire.limits import CALL_SECONDS, MAX_BUNDLE, PROTOCOL
-from hansa.wire.methods import ATTEND, FETCH, RENEW, call
+from hansa.wire.methods import ATTEND, RENEW, call
 from hansa.wire.status import of_status
-from hansa.wire.transfer import receive
 from hansa.wire.v1 import sites_pb2 as pb
-from hansa.wire.vectors import Encoding
 
 KEYS = "keys"
 LOG = "left-the-building.jsonl"
 ADDRESS = "coordinator.address"
+
+BUNDLE_SECONDS = 300.0
+"""How long the code of an offered job is fetched before the job is refused."""
 
 _log = logging.getLogger(__name__)
 RoundKey = tuple[str, str, int, int]
@@ -83,7 +81,7 @@ class Agent:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="task")
         self._jobs: dict[str, Accepted] = {}
         self._rounds: dict[RoundKey, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._judging: dict[str, asyncio.Task[None]] = {}
         self._model: Model | None = None
         self._line: asyncio.Future[Line] | None = None
         self._outgoing: asyncio.Queue[pb.FromSite] = asyncio.Queue()
@@ -116,7 +114,7 @@ class Agent:
                     self._on_status(f"not connected: {error.message}")
                     await asyncio.sleep(backoff(failures))
         finally:
-            for task in (*self._rounds.values(), *self._tasks):
+            for task in (*self._rounds.values(), *self._judging.values()):
                 task.cancel()
             self._worker.shutdown(wait=False, cancel_futures=True)
 
@@ -176,7 +174,7 @@ class Agent:
             case "welcome":
                 self._welcomed(message.welcome, channel)
             case "offer":
-                self._spawn(self._judge(message.offer, channel))
+                self._consider(message.offer)
             case "work":
                 self._take(message.work)
             case "withdraw":
@@ -207,64 +205,61 @@ class Agent:
             raise Unavailable("the agent does not run", fix="run it")
         return await asyncio.shield(self._line)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _in_worker(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
 
     # -------------------------------------------------------------- offers
 
-    async def _judge(self, offer: pb.Offer, channel: grpc.aio.Channel) -> None:
+    def _consider(self, offer: pb.Offer) -> None:
+        """Judges an offer; a newer one of the same job replaces it."""
+        older = self._judging.pop(offer.job, None)
+        if older is not None:
+            older.cancel()
+        self._judging[offer.job] = asyncio.create_task(self._judge(offer))
+
+    async def _judge(self, offer: pb.Offer) -> None:
         verdict = pb.Verdict(job=offer.job, plan_digest=offer.plan_digest, accepted=True)
         known = self._jobs.get(offer.job)
-        if known is None or known.plan.digest != offer.plan_digest:
-            try:
-                await self._prepare(offer, channel)
-            except (grpc.aio.AioRpcError, TimeoutError) as error:
-                _log.warning("the bundle of job %s was not fetched: %r", offer.job, error)
-                return  # it is offered again with the next connection
-            except Exception as error:  # noqa: BLE001  whatever is wrong with it, it does not run
-                _log.exception("job %s refused", offer.job)
-                verdict = pb.Verdict(job=offer.job, accepted=False, reason=_why(error))
-        self._log.write(
-            "verdict",
-            time.time(),
-            job=offer.job,
-            plan=offer.plan_digest,
-            accepted=verdict.accepted,
-            reason=verdict.reason,
-        )
+        try:
+            if known is None or known.plan.digest != offer.plan_digest:
+                await self._prepare(offer)
+            self._log_verdict(verdict)
+        except Exception as error:  # noqa: BLE001  whatever is wrong with it, it does not run
+            _log.exception("job %s refused", offer.job)
+            self._jobs.pop(offer.job, None)
+            verdict.accepted, verdict.reason = False, _why(error)
+            with contextlib.suppress(StoreError):
+                self._log_verdict(verdict)
         self._on_status(
             f"job {offer.job}: "
             + ("accepted" if verdict.accepted else f"refused: {verdict.reason}")
         )
         await self._outgoing.put(pb.FromSite(verdict=verdict))
 
-    async def _prepare(self, offer: pb.Offer, channel: grpc.aio.Channel) -> None:
+    def _log_verdict(self, verdict: pb.Verdict) -> None:
+        self._log.write(
+            "verdict",
+            time.time(),
+            job=verdict.job,
+            plan=verdict.plan_digest,
+            accepted=verdict.accepted,
+            reason=verdict.reason,
+        )
+
+    async def _prepare(self, offer: pb.Offer) -> None:
         if offer.bundle_size > MAX_BUNDLE:
             raise HansaError(
                 f"a bundle of {offer.bundle_size:,} bytes is larger than {MAX_BUNDLE:,}",
                 fix="keep data and models out of the job's folder",
             )
-        content = await self._fetch(channel, offer.bundle_sha256, offer.bundle_size)
+        content = await fetch(
+            offer.bundle_sha256, offer.bundle_size, self._connected, BUNDLE_SECONDS
+        )
         bundle = content.tobytes()
         prepared = Offer(offer.job, offer.words, offer.facts, offer.plan_digest, bundle)
         self._jobs[offer.job] = await self._in_worker(
             lambda: accept(prepared, self.site, self._credentials.federation, self._config)
         )
-
-    async def _fetch(
-        self, channel: grpc.aio.Channel, sha256: str, size: int
-    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Content by its hash, verified."""
-        content = np.empty(size, np.uint8)
-        stream = call(channel, FETCH)(pb.FetchRequest(sha256=sha256))
-        parts = (content_of(frame, FETCHED) async for frame in stream)
-        await receive(parts, content.data, sha256, "what was fetched", "the coordinator")
-        return content
 
     # -------------------------------------------------------------- rounds
 
@@ -292,6 +287,9 @@ class Agent:
                 task.cancel()
             return
         self._jobs.pop(withdraw.job, None)
+        judging = self._judging.pop(withdraw.job, None)
+        if judging is not None:
+            judging.cancel()
         for key in [k for k in self._rounds if k[0] == withdraw.job]:
             self._rounds.pop(key).cancel()
 
@@ -315,12 +313,7 @@ class Agent:
         )
 
     async def _prepared_update(self, key: RoundKey, order: pb.Work) -> Package:
-        accepted = self._jobs.get(key[0])
-        if accepted is None or accepted.plan.digest != order.plan_digest:
-            raise HansaError(
-                "this site has not accepted the plan that the work is for",
-                fix="offer the job again",
-            )
+        accepted = await self._accepted(order)
         check_hours(self._config, datetime.now())
         params = await self._params(accepted.plan, order)
         purpose = Purpose(key[1])
@@ -336,7 +329,20 @@ class Agent:
                 f"the work took longer than {self._config.limits.round_seconds:g} s",
                 fix="raise limits.round_seconds in site.toml or do less in a round",
             ) from None
-        return await asyncio.to_thread(self._packed, accepted, key, order, vector)
+        return await asyncio.to_thread(self._packed, accepted, order, vector)
+
+    async def _accepted(self, order: pb.Work) -> Accepted:
+        """The job that work is for; after a restart its offer may still be judged."""
+        job = order.round.job
+        while (judging := self._judging.get(job)) is not None and not judging.done():
+            await asyncio.wait([judging])
+        accepted = self._jobs.get(job)
+        if accepted is None or accepted.plan.digest != order.plan_digest:
+            raise HansaError(
+                "this site has not accepted the plan that the work is for",
+                fix="offer the job again",
+            )
+        return accepted
 
     async def _params(self, plan: Plan, order: pb.Work) -> Vector:
         if order.model_size != 4 * plan.task.schema.size:
@@ -345,56 +351,33 @@ class Agent:
                 fix="let the coordinator's administrator look at the job",
             )
         if self._model is None or self._model.sha256 != order.model_sha256:
-            line = await self._connected()
-            try:
-                content = await self._fetch(line.channel, order.model_sha256, order.model_size)
-            except grpc.aio.AioRpcError as error:
-                raise of_status(error, line.address) from error
+            content = await fetch(
+                order.model_sha256, order.model_size, self._connected, order.seconds
+            )
             params = content.view("<f4")
             params.flags.writeable = False
             self._model = Model(order.model_sha256, params)
         return self._model.params
 
-    def _packed(self, accepted: Accepted, key: RoundKey, order: pb.Work, vector: Vector) -> Package:
+    def _packed(self, accepted: Accepted, order: pb.Work, vector: Vector) -> Package:
         """Encodes an update and writes down that it leaves, before it does."""
-        job, purpose, round_number, attempt = key
-        plan, layout = accepted.plan, accepted.plan.layout
-        if purpose == Purpose.EVALUATE.value:
-            layout = layout.without("delta")
-        content = Encoding.of(plan.facts).write(vector)
-        sha256 = hashlib.sha256(content).hexdigest()
+        plan, name = accepted.plan, order.round
+        package = Package.of(self._credentials.federation, self.site, plan, order, vector)
         self._log.write(
             "left",
             time.time(),
-            job=job,
-            purpose=purpose,
-            round=round_number,
-            attempt=attempt,
+            job=name.job,
+            purpose=name.purpose,
+            round=name.round,
+            attempt=name.attempt,
             plan=plan.digest,
             model=order.model_sha256,
-            bytes=len(content),
-            sha256=sha256,
-            segments={segment.name: segment.size for segment in layout.segments},
+            bytes=package.header.size,
+            sha256=package.header.sha256,
+            segments={segment.name: segment.size for segment in package.layout.segments},
             guarantees=list(plan.claims),
         )
-        header = pb.DeliverHeader(
-            round=order.round,
-            plan_digest=plan.digest,
-            layout_digest=layout.digest,
-            size=len(content),
-            sha256=sha256,
-        )
-        receipt = Receipt(
-            federation=self._credentials.federation,
-            job=job,
-            purpose=purpose,
-            round=round_number,
-            attempt=attempt,
-            site=self.site,
-            update=sha256,
-            plan=plan.digest,
-        )
-        return Package(header, content, receipt)
+        return package
 
     # -------------------------------------------------------------- renewal
 
@@ -420,10 +403,3 @@ def _why(error: Exception) -> str:
 
 def _key(round_id: pb.RoundId) -> RoundKey:
     return round_id.job, round_id.purpose, round_id.round, round_id.attempt
-
-
-async def run(folder: Path, on_status: Callable[[str], None]) -> None:
-    """Runs a site's agent with its limits until it is cancelled."""
-    agent = Agent(folder, on_status)
-    with contextlib.suppress(asyncio.CancelledError):
-        await agent.run()

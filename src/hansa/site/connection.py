@@ -7,22 +7,34 @@ import contextlib
 import random
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import grpc.aio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hansa.errors import HansaError, IdentityError, Unavailable
 from hansa.identity.credentials import Credentials
 from hansa.wire.limits import CHANNEL_OPTIONS
+from hansa.wire.status import of_status
 
 PROBE_SECONDS = 2.0
 """How long one handshake of a diagnosis may take."""
 
 AGAIN_SECONDS = 0.2
 """Time after which a coordinator that is going down does not answer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A connection and the key that signs its receipts."""
+
+    channel: grpc.aio.Channel
+    address: str
+    receipt_key: Ed25519PublicKey
 
 
 @asynccontextmanager
@@ -33,6 +45,28 @@ async def dialled(address: str, credentials: Credentials) -> AsyncIterator[grpc.
     )
     async with grpc.aio.secure_channel(address, tls, options=CHANNEL_OPTIONS) as channel:
         yield channel
+
+
+@contextmanager
+def answered(address: str) -> Iterator[None]:
+    """Turns what the gRPC library raises into the error that the coordinator meant.
+
+    A connection that is closed cancels its calls, and that looks as if the caller were cancelled.
+
+    Raises:
+      HansaError: the coordinator refused, or does not answer.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise of_status(error, address) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Unavailable(
+            f"the connection to {address} was closed", fix="it is tried again on the next one"
+        ) from None
 
 
 def backoff(failures: int) -> float:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-import grpc.aio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+from hansa.core.contribute import Purpose
+from hansa.core.plan import Plan
+from hansa.core.vector import Layout, Vector
 from hansa.errors import HansaError, IdentityError, RoundVoid, Unavailable, UpdateRejected
 from hansa.identity.receipts import Receipt, verify_receipt
-from hansa.site.connection import backoff
+from hansa.site.connection import Line, answered, backoff
 from hansa.wire.frames import DELIVERED, frames
 from hansa.wire.methods import DELIVER, call
-from hansa.wire.status import of_status
 from hansa.wire.v1 import sites_pb2 as pb
+from hansa.wire.vectors import Encoding
 
 TRIES = 3
 """How often a rejected update is sent again, for bytes that changed on the way."""
@@ -31,21 +32,41 @@ class Package:
     Attributes:
       header: what is announced.
       content: the bytes.
+      layout: the segments that they are.
       receipt: what the coordinator must sign.
     """
 
     header: pb.DeliverHeader
     content: memoryview
+    layout: Layout
     receipt: Receipt
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A connection and the key that signs its receipts."""
-
-    channel: grpc.aio.Channel
-    address: str
-    receipt_key: Ed25519PublicKey
+    @classmethod
+    def of(cls, federation: str, site: str, plan: Plan, order: pb.Work, vector: Vector) -> Package:
+        """The encoded update of a round."""
+        name, layout = order.round, plan.layout
+        if name.purpose == Purpose.EVALUATE.value:
+            layout = layout.without("delta")
+        content = Encoding.of(plan.facts).write(vector)
+        sha256 = hashlib.sha256(content).hexdigest()
+        header = pb.DeliverHeader(
+            round=name,
+            plan_digest=plan.digest,
+            layout_digest=layout.digest,
+            size=len(content),
+            sha256=sha256,
+        )
+        receipt = Receipt(
+            federation=federation,
+            job=name.job,
+            purpose=name.purpose,
+            round=name.round,
+            attempt=name.attempt,
+            site=site,
+            update=sha256,
+            plan=plan.digest,
+        )
+        return cls(header, content, layout, receipt)
 
 
 async def deliver(package: Package, connected: Callable[[], Awaitable[Line]]) -> str:
@@ -92,13 +113,12 @@ async def _send(package: Package, line: Line) -> pb.Receipt:
 
     stream = call(line.channel, DELIVER)(parts())
     try:
-        async for reply in stream:
-            if reply.WhichOneof("body") == "receipt":
-                receipt: pb.Receipt = reply.receipt
-                return receipt
-            go.set()
-    except grpc.aio.AioRpcError as error:
-        raise of_status(error, line.address) from error
+        with answered(line.address):
+            async for reply in stream:
+                if reply.WhichOneof("body") == "receipt":
+                    receipt: pb.Receipt = reply.receipt
+                    return receipt
+                go.set()
     finally:
         stream.cancel()
     raise Unavailable(f"{line.address} gave no receipt", fix="the update is delivered again")
