@@ -19,5 +19,5 @@ def bound_memory() -> None:
     except (AttributeError, OSError):
         return  # not glibc
     mallopt(_M_ARENA_MAX, 1)
-    mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+    mallopt(_M_MMAP_THRESHOLD, 512 << 10)
     mallopt(_M_TRIM_THRESHOLD, 4 << 20)

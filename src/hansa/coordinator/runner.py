@@ -218,7 +218,8 @@ class Runner:
         row = store.state(job.row.id)
         if row is not None:
             return remembered_state(row, job.plan, blobs)
-        return initial_state(job.plan, blobs.mapped(job.row.initial_sha256, np.dtype("<f4")))
+        name = job.row.initial_sha256
+        return initial_state(job.plan, blobs.mapped(name, np.dtype("<f4")), name)
 
     async def _accepted(self, job: Open) -> None:
         """Waits for the whole population, or after the deadline of a round for the quorum.

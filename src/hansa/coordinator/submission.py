@@ -31,7 +31,7 @@ def accept(submission: Submission, blobs: Blobs, now: float) -> tuple[JobRow, Pl
             "the coordinator compiled another plan from this job than the sender",
             fix="submit with the coordinator's version of Hansa",
         )
-    params = blobs.array(submission.initial_sha256, np.dtype("<f4"))
+    params = blobs.mapped(submission.initial_sha256, np.dtype("<f4"))
     if params.shape != (plan.task.schema.size,) or not np.isfinite(params).all():
         raise Refused(
             f"the initial parameters are not {plan.task.schema.size:,} finite numbers",

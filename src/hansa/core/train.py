@@ -14,10 +14,16 @@ from hansa.errors import RoundVoid
 OnRound = Callable[[RoundRecord], None]
 
 
-def initial_state(plan: Plan, params: Vector) -> TrainState:
-    """The state before the first round; `params` must not be written to afterwards."""
+def initial_state(plan: Plan, params: Vector, model: str = "") -> TrainState:
+    """The state before the first round.
+
+    Args:
+      plan: what will run.
+      params: (d,) float32; must not be written to afterwards.
+      model: SHA-256 of `params`, if it is known.
+    """
     server: ServerOptimizer[object] = plan.parts.algorithm.server
-    return TrainState(0, 0, params, sha256(params), server.init(params))
+    return TrainState(0, 0, params, model or sha256(params), server.init(params))
 
 
 async def train(

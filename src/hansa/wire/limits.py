@@ -44,7 +44,7 @@ SERVER_OPTIONS: Final = (
     # The library would let windows grow to megabytes for each stream of each site.
     ("grpc.http2.bdp_probe", 0),
     # It would also keep a buffer as large as the largest message for each connection.
-    ("grpc.experimental.tcp_max_read_buffer_size", 128 << 10),
+    ("grpc.experimental.tcp_max_read_buffer_size", 64 << 10),
 )
 
 CHANNEL_OPTIONS: Final = (
