@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from hansa.coordinator.intake import Intake
+from hansa.coordinator.intake import Intake, check_same
 from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
 from hansa.core.round import Opening
+from hansa.errors import HansaError, RoundVoid
 
 REMEMBERED = 64
 """Closed rounds whose updates' hashes are kept in memory; older ones are in the store."""
@@ -66,16 +67,40 @@ class Desk:
         """The intake of a round that is not closed yet."""
         return self._open.get(key) or self._closing.get(key)
 
-    async def counted(self, key: RoundKey, site: str) -> str | None:
-        """SHA-256 of the site's update in the result of a closed round; None if it has none.
+    def abandon(self, job: str, error: HansaError) -> None:
+        """A job has ended with a round that will never be closed: who waits for it is told."""
+        for key in [key for key in self._closing if key.job == job]:
+            self._closing.pop(key).give_up(error)
+
+    async def check_counted(self, key: RoundKey, site: str, plan: str, sha256: str) -> None:
+        """Returns if exactly this update of the site, for this plan, is in a round that is over.
+
+        Raises:
+          RoundVoid: it is not, or what was counted is not known any more.
+        """
+        known = self._closed.get(key)
+        counted = known.get(site) if known else await asyncio.to_thread(self._look_up, key, site)
+        if counted is None:
+            raise RoundVoid(
+                "the round is over or unknown", fix="drop the update and wait for the next round"
+            )
+        if not counted:
+            raise RoundVoid(
+                f"an update of '{site}' counts, but which one is not known any more",
+                fix="keep the update's hash; the round's record names its members",
+            )
+        check_same(site, sha256, counted)
+        if plan != (await asyncio.to_thread(self._store.job, key.job)).plan_digest:
+            raise RoundVoid(
+                f"the update of '{site}' was counted for another plan",
+                fix="ask for the receipt of the plan that the update was made for",
+            )
+
+    def _look_up(self, key: RoundKey, site: str) -> str | None:
+        """SHA-256 of the site's update in the result of a round; None if it has none.
 
         Rules without a durable sum leave no hashes behind a restart; then it is empty.
         """
-        if key in self._closed:
-            return self._closed[key].get(site)
-        return await asyncio.to_thread(self._look_up, key, site)
-
-    def _look_up(self, key: RoundKey, site: str) -> str | None:
         opening = Opening(key.purpose, key.round, key.attempt, (), "")
         fold = self._store.folded(key.job, opening)
         if fold is not None:

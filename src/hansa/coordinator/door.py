@@ -11,19 +11,21 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from hansa.coordinator.desk import Desk, RoundKey
-from hansa.coordinator.intake import Header, check_same
+from hansa.coordinator.intake import Header
 from hansa.coordinator.members import Caller, Members
 from hansa.coordinator.roster import Attendance, Roster
 from hansa.coordinator.runner import Runner
 from hansa.coordinator.shelf import Shelf
+from hansa.coordinator.turns import Turns
 from hansa.core.contribute import Purpose
 from hansa.core.plan import FORMAT
-from hansa.errors import HansaError, RoundVoid, Unavailable, UpdateRejected, VersionMismatch
+from hansa.errors import HansaError, Unavailable, UpdateRejected, VersionMismatch
 from hansa.identity.peer import Peer
 from hansa.wire.frames import DELIVERED, FETCHED, content_of, frame_of
-from hansa.wire.limits import CHUNK, CHUNK_SECONDS, HANDSHAKE_SECONDS, PROTOCOL
+from hansa.wire.limits import CHUNK, HANDSHAKE_SECONDS, PROTOCOL
 from hansa.wire.methods import ATTEND, DELIVER, FETCH, RENEW, parse, serve
 from hansa.wire.status import abort
+from hansa.wire.transfer import within
 from hansa.wire.v1 import sites_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -45,6 +47,7 @@ class Door:
       shelf: what may be fetched.
       runner: the jobs, for verdicts.
       sending: bounds the fetches that are answered at once; the others wait their turn.
+      fetching: held by a site while it fetches, so that it has one turn at a time.
     """
 
     members: Members
@@ -52,14 +55,15 @@ class Door:
     desk: Desk
     shelf: Shelf
     runner: Runner
-    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
+    sending: Turns = field(default_factory=lambda: Turns(SENDING))
+    fetching: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service for a gRPC server."""
         return serve(
             ATTEND.service,
             {
-                ATTEND: streaming(self._attend),
+                ATTEND: answering(self._attend),
                 FETCH: answering(self._fetch),
                 DELIVER: answering(self._deliver),
                 RENEW: answering(self._renew),
@@ -68,24 +72,22 @@ class Door:
 
     # -------------------------------------------------------------- attend
 
-    async def _attend(
-        self, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[pb.ToSite]:
-        caller = self.members.caller(context)
-        peer = caller.peer
-        hello = await self._hello(peer, requests)
-        with self.roster.attending(caller) as attendance:
-            _log.info("site %s attends (%s)", peer.name, hello.software)
-            yield pb.ToSite(welcome=self.members.welcome(caller))
-            self.runner.entered(peer.name)
-            reader = asyncio.create_task(self._read(caller, requests, attendance))
-            try:
-                async for message in self._outgoing(attendance):
-                    self.members.recheck(caller)
-                    yield message
-            finally:
-                reader.cancel()
-                _log.info("site %s left", peer.name)
+    async def _attend(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        async with self.members.calling(context) as caller:
+            peer = caller.peer
+            hello = await self._hello(peer, requests)
+            with self.roster.attending(caller) as attendance:
+                _log.info("site %s attends (%.80r)", peer.name, hello.software)
+                self.runner.entered(peer.name)  # offers first: work is for jobs that are known
+                self.roster.entered(peer.name)
+                await context.write(pb.ToSite(welcome=self.members.welcome(caller)))
+                reader = asyncio.create_task(self._read(caller, requests, attendance))
+                try:
+                    async for message in self._outgoing(attendance):
+                        await context.write(message)
+                finally:
+                    reader.cancel()
+                    _log.info("site %s left", peer.name)
 
     async def _hello(self, peer: Peer, requests: AsyncIterator[bytes]) -> pb.Hello:
         try:
@@ -102,24 +104,19 @@ class Door:
         return first.hello
 
     async def _outgoing(self, attendance: Attendance) -> AsyncIterator[pb.ToSite]:
-        """Messages for the site until its stream is ended or its certificate expires."""
+        """Messages for the site until its stream is ended."""
         while True:
             taking = asyncio.ensure_future(attendance.outbox.get())
             both: list[asyncio.Future[Any]] = [taking, attendance.ended]
             try:
-                await asyncio.wait(
-                    both,
-                    timeout=self.members.seconds_left(attendance.caller),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 if not taking.done():
                     taking.cancel()
             if attendance.ended.done():
                 raise attendance.ended.result()
             self.members.recheck(attendance.caller)
-            if taking.done():
-                yield taking.result()
+            yield taking.result()
 
     async def _read(
         self, caller: Caller, requests: AsyncIterator[bytes], attendance: Attendance
@@ -151,28 +148,22 @@ class Door:
     # -------------------------------------------------------------- fetch, deliver, renew
 
     async def _fetch(self, request: bytes, context: Context) -> None:
-        caller = self.members.caller(context)
-        wanted = parse(pb.FetchRequest, request)
-        async with self.sending:
-            item = self.shelf.find(wanted.sha256, caller.peer.name)
-            for offset in range(wanted.offset, item.size, CHUNK):
-                self.members.recheck(caller)
-                async with asyncio.timeout(CHUNK_SECONDS):
-                    await context.write(frame_of(item.read(offset, CHUNK), FETCHED))
+        async with self.members.calling(context) as caller:
+            wanted, site = parse(pb.FetchRequest, request), caller.peer.name
+            async with (
+                self.fetching.setdefault(site, asyncio.Lock()),  # one file of a site at once
+                self.sending.take(),
+            ):
+                with self.shelf.reading(wanted.sha256, site) as item:
+                    for offset in range(wanted.offset, item.size, CHUNK):
+                        self.members.recheck(caller)
+                        frame = frame_of(item.read(offset, CHUNK), FETCHED)
+                        await within(context.write(frame), self.sending.patience)
 
     async def _deliver(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        caller = self.members.caller(context)
-        peer = caller.peer
-        try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
-                first = parse(pb.DeliverPart, await anext(requests))
-        except (TimeoutError, StopAsyncIteration):
-            raise UpdateRejected("no header came", fix="send a header first") from None
-        if first.WhichOneof("body") != "header":
-            raise UpdateRejected("the first message is no header", fix="send a header first")
-        header, key = first.header, _key(first.header.round)
-        intake = self.desk.find(key)
-        if intake is not None:
+        async with self.members.calling(context) as caller:
+            site, header = caller.peer.name, await self._header(requests)
+            key = _key(header.round)
 
             async def go() -> AsyncIterator[memoryview]:
                 await context.write(pb.DeliverReply(go=pb.Go()))
@@ -180,26 +171,31 @@ class Door:
                     self.members.recheck(caller)
                     yield content_of(frame, DELIVERED)
 
-            await intake.deliver(
-                peer.name,
-                Header(header.plan_digest, header.layout_digest, header.size, header.sha256),
-                go(),
-            )
-        else:
-            counted = await self.desk.counted(key, peer.name)
-            if counted is None:
-                raise RoundVoid(
-                    "the round is over or unknown",
-                    fix="drop the update and wait for the next round",
+            intake = self.desk.find(key)
+            if intake is not None:
+                announced = Header(
+                    header.plan_digest, header.layout_digest, header.size, header.sha256
                 )
-            check_same(peer.name, header.sha256, counted or header.sha256)
-        receipt = self.members.receipt(caller, key, header)
-        await context.write(pb.DeliverReply(receipt=receipt))
+                await intake.deliver(site, announced, go())
+            else:
+                await self.desk.check_counted(key, site, header.plan_digest, header.sha256)
+            receipt = self.members.receipt(caller, key, header)
+            await context.write(pb.DeliverReply(receipt=receipt))
+
+    async def _header(self, requests: AsyncIterator[bytes]) -> pb.DeliverHeader:
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                first = parse(pb.DeliverPart, await anext(requests))
+        except (TimeoutError, StopAsyncIteration):
+            raise UpdateRejected("no header came", fix="send a header first") from None
+        if first.WhichOneof("body") != "header":
+            raise UpdateRejected("the first message is no header", fix="send a header first")
+        return first.header
 
     async def _renew(self, request: bytes, context: Context) -> pb.RenewReply:
-        caller = self.members.caller(context)
-        csr = parse(pb.RenewRequest, request).csr_pem
-        return await self.members.renew(caller, csr)
+        async with self.members.calling(context) as caller:
+            csr = parse(pb.RenewRequest, request).csr_pem
+            return await self.members.renew(caller, csr)
 
 
 def _check_versions(hello: pb.Hello) -> None:
@@ -220,7 +216,7 @@ def _key(round_id: pb.RoundId) -> RoundKey:
         purpose = Purpose(round_id.purpose)
     except ValueError as error:
         raise HansaError(
-            f"{round_id.purpose!r} is no purpose of a round", fix="use train or evaluate"
+            f"{round_id.purpose[:20]!r} is no purpose of a round", fix="use train or evaluate"
         ) from error
     return RoundKey(round_id.job, purpose, round_id.round, round_id.attempt)
 
@@ -228,7 +224,7 @@ def _key(round_id: pb.RoundId) -> RoundKey:
 def answering(
     method: Callable[[Any, Context], Awaitable[Any]],
 ) -> Callable[[Any, Context], Awaitable[Any]]:
-    """Turns our errors into statuses, for a method with one answer."""
+    """Turns our errors into statuses."""
 
     async def answer(request: Any, context: Context) -> Any:
         try:
@@ -238,21 +234,5 @@ def answering(
             await abort(context, error)
         except TimeoutError:
             await abort(context, Unavailable("the transfer stalled", fix="send it again"))
-
-    return answer
-
-
-def streaming(
-    method: Callable[[Any, Context], AsyncIterator[Any]],
-) -> Callable[[Any, Context], AsyncIterator[Any]]:
-    """Turns our errors into statuses, for a method with a stream of answers."""
-
-    async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for message in method(request, context):
-                yield message
-        except HansaError as error:
-            _log.info("refused: %s", error)
-            await abort(context, error)
 
     return answer

@@ -6,6 +6,7 @@
                              receipt  ◄── store transaction ◄── sync ◄── write ◄── group commit
 
 A receipt is given only when the update is inside a durable sum. Several updates share one commit.
+While the disk refuses, receipts wait and the round with them.
 Individual updates are never written to disk. Rules that need every update (a median) have no sum
 to make durable: their receipts are given when the round is closed.
 """
@@ -28,8 +29,7 @@ from hansa.coordinator.store import Store
 from hansa.core.contribute import Fold, RoundTask
 from hansa.core.parts import Dropout, Partial, Update
 from hansa.core.round import Opening
-from hansa.errors import RoundVoid, StoreError, UpdateRejected
-from hansa.wire.limits import CHUNK_SECONDS, CONTENDED_SECONDS
+from hansa.errors import HansaError, RoundVoid, StoreError, UpdateRejected
 from hansa.wire.transfer import receive
 from hansa.wire.vectors import Encoding
 
@@ -38,6 +38,9 @@ PATIENCE = 1.0
 
 TRIES = 3
 """How often a site may send a broken update in one round."""
+
+AGAIN_SECONDS = 1.0
+"""Time between two tries to make the whole sum durable."""
 
 NOTHING = Partial(None, ())
 """What is left of a sum that was handed over."""
@@ -92,8 +95,10 @@ class Intake:
         self._counted: dict[str, Counted] = {}
         self._dropouts: dict[str, str] = {}
         self._broken: dict[str, int] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self._generation = 0
         self._kept: Slot | None = None
+        self._unsure: tuple[FoldRow, tuple[Counted, ...]] | None = None
         self._closed = False
         self._folding = asyncio.Lock()
         self._committing = asyncio.Lock()
@@ -137,12 +142,13 @@ class Intake:
           StoreError: the sum could not be made durable.
         """
         self._check(site, header)
-        if site not in self._counted:
-            try:
-                await self._receive(site, header, parts)
-            except UpdateRejected as error:
-                self._count_broken(site, error)
-                raise
+        async with self._turns.setdefault(site, asyncio.Lock()):  # one transfer of a site at once
+            if site not in self._counted:
+                try:
+                    await self._receive(site, header, parts)
+                except UpdateRejected as error:
+                    self._count_broken(site, error)
+                    raise
         counted = self._counted[site]
         check_same(site, header.sha256, counted.sha256)
         await asyncio.shield(counted.durable)
@@ -159,11 +165,7 @@ class Intake:
                 f"site '{site}' is not in the cohort of this round",
                 fix="wait for work; the coordinator pushes it",
             )
-        if site in self._dropouts:
-            raise RoundVoid(
-                f"site '{site}' dropped out of this round: {self._dropouts[site]}",
-                fix="wait for the next round",
-            )
+        self._check_awaited(site)
         expected = Header(
             self.task.plan.digest,
             self.task.layout.digest,
@@ -179,16 +181,20 @@ class Intake:
                 self._count_broken(site, error)
                 raise error
 
+    def _check_awaited(self, site: str) -> None:
+        if site in self._dropouts:
+            raise RoundVoid(
+                f"site '{site}' dropped out of this round: {self._dropouts[site]}",
+                fix="wait for the next round",
+            )
+
     async def _receive(self, site: str, header: Header, parts: AsyncIterator[memoryview]) -> None:
         async with self._buffers.take(header.size) as buffer:
             if self._closed:
                 raise _over()
-            await receive(parts, buffer, header.sha256, "the update", site, self._patience)
+            await receive(parts, buffer, header.sha256, "the update", site, self._buffers.patience)
             # The memory belongs to this update until the fold has ended, even if the site is gone.
             await _uninterrupted(self._add(site, buffer, header.sha256))
-
-    def _patience(self) -> float:
-        return CONTENDED_SECONDS if self._buffers.contended else CHUNK_SECONDS
 
     async def _add(self, site: str, buffer: memoryview, sha256: str) -> None:
         vector = self._encoding.read(buffer)
@@ -197,8 +203,7 @@ class Intake:
         async with self._folding:
             if self._closed:
                 raise _over()
-            if site in self._counted:  # the same update came by two connections
-                return
+            self._check_awaited(site)  # it may have declined while it was sending
             update = Update(vector, self.task.layout)
             self._partial = await asyncio.to_thread(self._fold.add, self._partial, site, update)
             durable = asyncio.get_running_loop().create_future()
@@ -218,6 +223,9 @@ class Intake:
 
         Returns:
           The durable partial and everybody who is not in it.
+
+        Raises:
+          StoreError: the sum could not be made durable, for as long again as a round may take.
         """
         committer = asyncio.create_task(self._commit_in_groups())
         try:
@@ -232,7 +240,7 @@ class Intake:
             self._closed = True
             committer.cancel()
             await asyncio.wait([committer])
-        await self._commit()
+        await self._make_durable(seconds)
         reasons = dict.fromkeys(self.awaited, late) | self._dropouts
         partial, self._partial = self._partial, NOTHING  # the sum is the caller's alone
         return partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
@@ -242,6 +250,26 @@ class Intake:
         for counted in self._counted.values():
             if not counted.durable.done():
                 counted.durable.set_result(None)
+
+    def give_up(self, error: HansaError) -> None:
+        """The round will never be closed: whoever still waits is told why."""
+        for counted in self._counted.values():
+            if not counted.durable.done():
+                counted.durable.set_exception(error)
+                counted.durable.exception()  # nobody may be waiting
+
+    async def _make_durable(self, seconds: float) -> None:
+        """The last commit; while the disk refuses, the round waits for `seconds` at most."""
+        now = asyncio.get_running_loop().time
+        ends = now() + seconds
+        while True:
+            try:
+                return await _uninterrupted(self._commit())
+            except StoreError as error:
+                if now() + AGAIN_SECONDS > ends:
+                    raise
+                _log.error("the round waits, since its sum is not durable yet: %s", error)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _commit_in_groups(self) -> None:
         """Commits a while after the first fold that is not durable yet, so that others join."""
@@ -260,6 +288,8 @@ class Intake:
         if not isinstance(aggregator, Mean):
             return
         async with self._committing:
+            if self._unsure is not None:
+                await self._record(*self._unsure)
             async with self._folding:
                 new = {s: c for s, c in self._counted.items() if not c.durable.done()}
                 if not new:
@@ -279,10 +309,19 @@ class Intake:
                 members=tuple(new),
                 receipts=tuple(counted.sha256 for counted in new.values()),
             )
-            await asyncio.to_thread(self._store.commit_fold, self.job, self.opening, row)
-            self._kept = slot
-            for counted in new.values():
-                counted.durable.set_result(None)
+            await self._record(row, tuple(new.values()))
+
+    async def _record(self, row: FoldRow, new: tuple[Counted, ...]) -> None:
+        """The store's transaction.
+
+        One that failed may have happened all the same, and then its slot holds the only durable
+        sum: the very same is repeated, which changes nothing, before anything else is written.
+        """
+        self._unsure = row, new
+        await asyncio.to_thread(self._store.commit_fold, self.job, self.opening, row)
+        self._unsure, self._kept = None, row.place
+        for counted in new:
+            counted.durable.set_result(None)
 
 
 def check_same(site: str, sent: str, counted: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,9 @@ from hansa.identity.peer import Peer, identify
 from hansa.identity.receipts import Receipt, sign_receipt
 from hansa.wire.limits import PROTOCOL
 from hansa.wire.v1 import sites_pb2 as pb
+
+GRACE_SECONDS = 0.2
+"""Time in which a stream can tell a revoked site why, before its calls are cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class Members:
         self._store = store
         self._clock = clock
         self._revoked: Revocations = store.revocations()
+        self._calls: dict[str, set[asyncio.Timeout]] = {}
 
     @property
     def federation(self) -> str:
@@ -63,14 +68,28 @@ class Members:
             coordinator_document=self._keyring.current().document,
         )
 
-    def caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
-        """Whose connection this is, by its certificate alone.
+    @asynccontextmanager
+    async def calling(self, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Caller]:
+        """Whose connection this is, by its certificate alone, for the time of one call.
+
+        A call ends when its certificate expires or is revoked, also while it waits for something.
 
         Raises:
           IdentityError: expired, revoked, of another federation, or no site.
         """
         pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
-        return Caller(self._identify(pem), pem)
+        caller = Caller(self._identify(pem), pem)
+        calls = self._calls.setdefault(caller.peer.name, set())
+        try:
+            async with asyncio.timeout(self.seconds_left(caller)) as ends:
+                calls.add(ends)
+                try:
+                    yield caller
+                finally:
+                    calls.discard(ends)
+        except TimeoutError:
+            self.recheck(caller)  # if this is why, it says so
+            raise
 
     def recheck(self, caller: Caller) -> None:
         """Raises IdentityError if the certificate has expired or was revoked since."""
@@ -133,6 +152,9 @@ class Members:
             self._store.revoke, site=site, serial=None, reason=reason, now=self._clock()
         )
         self._revoked = await asyncio.to_thread(self._store.revocations)
+        for ends in self._calls.get(site, ()):
+            if not ends.expired():
+                ends.reschedule(asyncio.get_running_loop().time() + GRACE_SECONDS)
         return IdentityError(
             f"site '{site}' was revoked: {reason}", fix="ask for a new invite and join again"
         )

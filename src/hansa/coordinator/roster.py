@@ -45,7 +45,7 @@ class Roster:
 
     @contextmanager
     def attending(self, caller: Caller) -> Iterator[Attendance]:
-        """Enters a site for the time of its stream and tells everybody who watches."""
+        """Enters a site for the time of its stream; `entered` tells everybody who watches."""
         attendance, peer = Attendance(caller), caller.peer
         older = self._present.pop(peer.name, None)
         if older is not None:
@@ -56,13 +56,16 @@ class Roster:
                 )
             )
         self._present[peer.name] = attendance
-        for watcher in tuple(self._watchers):
-            watcher(peer.name)
         try:
             yield attendance
         finally:
             if self._present.get(peer.name) is attendance:
                 del self._present[peer.name]
+
+    def entered(self, site: str) -> None:
+        """Tells everybody who watches that a site attends and has heard what it needs first."""
+        for watcher in tuple(self._watchers):
+            watcher(site)
 
     @contextmanager
     def watching(self, on_enter: Callable[[str], None]) -> Iterator[None]:

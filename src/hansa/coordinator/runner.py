@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,10 @@ from hansa.core.plan import Plan
 from hansa.core.round import TrainState, World
 from hansa.core.train import initial_state, train
 from hansa.engines.network import NetworkEngine
-from hansa.errors import BudgetExceeded, HansaError, Refused
+from hansa.errors import BudgetExceeded, HansaError, Refused, RoundVoid, StoreError
 from hansa.wire.v1 import sites_pb2 as pb
+
+_TOO_LATE = "the job runs with other sites already"
 
 _log = logging.getLogger(__name__)
 
@@ -153,8 +155,13 @@ class Runner:
             digest=verdict.plan_digest[:64],
             now=self._floor.clock(),
         )
+        await self._decide(job, decision)
+        if accepted and job.population is not None and site not in job.population:
+            await self._decide(job, replace(decision, accepted=False, reason=_TOO_LATE))
+
+    async def _decide(self, job: Open, decision: Decision) -> None:
         await asyncio.to_thread(self._floor.store.decide, decision)
-        job.verdicts[site] = accepted
+        job.verdicts[decision.site] = decision.accepted
         job.changed.set()
         self._on_event()
 
@@ -181,22 +188,34 @@ class Runner:
             with self._floor.shelf.offering(code, job.bundle):
                 await self._prepare(job)
                 await self._train(job)
-            await self._set(job_id, Status.DONE, "")
+            await self._end(job_id, Status.DONE, "")
         except Refused as error:
             spent = isinstance(error, BudgetExceeded)
-            await self._set(job_id, Status.FAILED if spent else Status.REFUSED, str(error))
+            await self._end(job_id, Status.FAILED if spent else Status.REFUSED, str(error))
         except HansaError as error:
-            await self._set(job_id, Status.FAILED, str(error))
+            await self._end(job_id, Status.FAILED, str(error))
         except asyncio.CancelledError as cancelled:
             if job_id in self._open:  # asked for; a shutdown leaves the job open
-                await self._set(job_id, Status.CANCELLED, str(cancelled))
+                await self._end(job_id, Status.CANCELLED, str(cancelled))
         except Exception as error:  # noqa: BLE001  # one job's defect must not end the others
             _log.exception("job %s ended by a defect", job_id)
-            await self._set(job_id, Status.FAILED, f"a defect in Hansa: {type(error).__name__}")
+            await self._end(job_id, Status.FAILED, f"a defect in Hansa: {type(error).__name__}")
         finally:
             self._open.pop(job_id, None)
-            for site in self._floor.roster.present:
-                self._floor.roster.push(site, pb.ToSite(withdraw=pb.Withdraw(job=job_id)))
+
+    async def _end(self, job_id: str, status: Status, reason: str) -> None:
+        """Writes down how a job ended, and tells everybody who waits for it."""
+        floor, ended = self._floor, RoundVoid("the job has ended", fix="drop the update")
+        try:
+            await self._set(job_id, status, reason)
+        except StoreError as error:
+            # Its sites keep what they have: the next start takes the job up where the store has it.
+            _log.error("that job %s is %s cannot be written down: %s", job_id, status.value, error)
+            floor.desk.abandon(job_id, error)
+            return
+        floor.desk.abandon(job_id, ended)
+        for site in floor.roster.present:
+            floor.roster.push(site, pb.ToSite(withdraw=pb.Withdraw(job=job_id)))
 
     async def _prepare(self, job: Open) -> None:
         """Offers the job and returns once enough sites have accepted the plan."""
@@ -210,7 +229,19 @@ class Runner:
         if row.status is not Status.RUNNING:
             await self._accepted(job)
             await self._set(row.id, Status.RUNNING, "")
-        job.population = tuple(sorted(site for site, yes in job.verdicts.items() if yes))
+        await self._settle_population(job)
+
+    async def _settle_population(self, job: Open) -> None:
+        """Fixes who takes part: of those who accepted, no more than the plan was made for.
+
+        Who accepted and is left out is written down, so that a restart settles the same.
+        """
+        known, size = self._floor.store.decisions, job.plan.job.cohort.population
+        accepted = [d.site for d in await asyncio.to_thread(known, job.row.id) if d.accepted]
+        job.population = tuple(sorted(accepted)[:size])
+        for decision in await asyncio.to_thread(known, job.row.id):  # also of a moment ago
+            if decision.accepted and decision.site not in job.population:
+                await self._decide(job, replace(decision, accepted=False, reason=_TOO_LATE))
 
     def _state(self, job: Open) -> TrainState:
         """The state to start from: the first, or what an earlier process wrote down."""
@@ -234,10 +265,12 @@ class Runner:
             no, left = len(job.verdicts) - yes, ends - now()
             if yes >= wanted or (left <= 0 and yes >= plan.quorum):
                 return
-            if wanted - no < plan.quorum:
+            undecided = len(self._floor.roster.present - job.verdicts.keys())
+            most = max(wanted - no, yes + undecided)
+            if most < plan.quorum:
                 raise Refused(
-                    f"{no} sites refused the plan: at most {wanted - no} of the {plan.quorum} that "
-                    "a round needs can take part",
+                    f"{no} sites refused the plan: at most {most} of the {plan.quorum} that a "
+                    "round needs can take part",
                     fix="see the sites' reasons with `hansa jobs`, change the job, submit it again",
                 )
             job.changed.clear()
@@ -289,5 +322,5 @@ def _judged(job: Open, site: str, verdict: pb.Verdict) -> tuple[bool, str]:
     if verdict.plan_digest != job.plan.digest:
         return False, "the site compiled another plan from the same job"
     if job.population is not None and site not in job.population:
-        return False, "the job runs with other sites already"
+        return False, _TOO_LATE
     return True, ""

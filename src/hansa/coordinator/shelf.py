@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hansa.errors import HansaError
@@ -52,12 +52,24 @@ class Shelf:
                 if not items:
                     del self._items[sha256]
 
-    def find(self, sha256: str, site: str) -> Item:
-        """The file of that name.
+    @contextmanager
+    def reading(self, sha256: str, site: str) -> Iterator[Item]:
+        """The file of that name, open for as long as it is read.
+
+        A slow reader may outlive the round whose file it is. The descriptor of the offer is closed
+        then, and its number soon belongs to another file; so each reader has one of its own.
 
         Raises:
           HansaError: nothing by that name is offered to this site; the two cases look the same.
         """
+        item = self._find(sha256, site)
+        descriptor = os.dup(item.descriptor)
+        try:
+            yield replace(item, descriptor=descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _find(self, sha256: str, site: str) -> Item:
         for item in self._items.get(sha256, ()):
             if item.readers is None or site in item.readers:
                 return item

@@ -20,7 +20,7 @@ MAX_BUNDLE: Final = 4 << 20
 """Largest bundle of task code in bytes."""
 
 HANDSHAKE_SECONDS: Final = 10.0
-"""Time for a hello after a stream was opened."""
+"""Time for the TLS handshake, and for a hello after a stream was opened."""
 
 CALL_SECONDS: Final = 30.0
 """Time for a short call such as a renewal."""
@@ -36,6 +36,7 @@ SERVER_OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_concurrent_streams", 16),
     ("grpc.max_metadata_size", 8 << 10),
+    ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_SECONDS)),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
     ("grpc.keepalive_time_ms", 60_000),

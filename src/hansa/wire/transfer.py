@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from hansa.errors import UpdateRejected
-from hansa.wire.limits import CHUNK, CHUNK_SECONDS
+from hansa.wire.limits import CHUNK, CHUNK_SECONDS, CONTENDED_SECONDS
+
+T = TypeVar("T")
 
 
 async def receive(
@@ -20,6 +23,9 @@ async def receive(
 ) -> None:
     """Fills a buffer with exactly the announced content.
 
+    All chunks but the last are full: whoever sends crumbs would keep the buffer for ever without
+    ever being silent.
+
     Args:
       parts: the chunks as they come.
       into: memory of exactly the announced size.
@@ -29,19 +35,20 @@ async def receive(
       patience: longest silence before the next chunk, in seconds.
 
     Raises:
-      UpdateRejected: too many or too few bytes, a chunk over the limit, or another hash.
+      UpdateRejected: too many or too few bytes, a chunk of another size, or another hash.
       TimeoutError: no chunk came in time.
     """
     filled, hasher = 0, hashlib.sha256()
     while True:
-        async with asyncio.timeout(patience()):
-            data = await anext(parts, None)
+        data = await within(_next(parts), patience)
         if data is None:
             break
-        if len(data) > CHUNK or filled + len(data) > len(into):
+        due = min(CHUNK, len(into) - filled)
+        if len(data) != due or not due:
             raise UpdateRejected(
-                f"{what} of '{sender}' is larger than the {len(into):,} bytes announced",
-                fix=f"send exactly the announced bytes, at most {CHUNK:,} in one chunk",
+                f"{what} of '{sender}' came with a chunk of {len(data):,} bytes where {due:,} of "
+                f"the {len(into):,} announced were due",
+                fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the last",
             )
         into[filled : filled + len(data)] = data
         hasher.update(data)
@@ -56,3 +63,26 @@ async def receive(
             f"{what} of '{sender}' has another SHA-256 than announced",
             fix="send it again; if it repeats, the bytes change on the way",
         )
+
+
+async def within(work: Awaitable[T], patience: Callable[[], float]) -> T:
+    """Waits for work; how long is asked again while one waits, since it may have become less.
+
+    Raises:
+      TimeoutError: the work took longer; it is cancelled.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    began = loop.time()
+    try:
+        while not task.done():
+            left = began + patience() - loop.time()
+            if left <= 0:
+                raise TimeoutError
+            await asyncio.wait([task], timeout=min(left, CONTENDED_SECONDS))
+        return task.result()
+    finally:
+        task.cancel()
+
+
+async def _next(parts: AsyncIterator[memoryview]) -> memoryview | None:
+    return await anext(parts, None)
