@@ -346,6 +346,24 @@ def test_one_mistake_is_a_job_error_and_has_no_place_on_the_wire():
         job_from_words({**MINIMAL, "rounds": {"count": 0}})
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        {**MINIMAL, "x" * 10**6: 1},
+        {**MINIMAL, "x" * 10**6: {}},
+        {**MINIMAL, "seed": [[0] * 10**5] * 3},
+        {**MINIMAL, "name": "x" * 10**6},
+        {**MINIMAL, "rounds": {"count": 1, "y" * 10**6: 2}},
+        {**MINIMAL, "algorithm": {"name": "z" * 10**6}},
+    ],
+    ids=range(6),
+)
+def test_messages_stay_short_whatever_somebody_sends(words):
+    with pytest.raises(JobError) as caught:
+        job_from_words(words)
+    assert len(str(caught.value)) < 1500
+
+
 def test_a_filled_in_job_travels():
     """The wire takes what a file may not say: every number found, also what follows from others."""
     job = job_from_words(MINIMAL)

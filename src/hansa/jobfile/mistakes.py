@@ -33,7 +33,8 @@ def refuse(mistakes: Sequence[Mistake], file: str, lines: Mapping[Path, int]) ->
       JobRefused: for several.
     """
     found = [
-        JobError(m.message, fix=m.fix, file=file, line=line_of(m.path, lines)) for m in mistakes
+        JobError(shortened(m.message), fix=m.fix, file=file, line=line_of(m.path, lines))
+        for m in mistakes
     ]
     found.sort(key=lambda error: error.line)
     if len(found) == 1:
@@ -47,6 +48,11 @@ def line_of(path: Path, lines: Mapping[Path, int]) -> int:
         if path[:end] in lines:
             return lines[path[:end]]
     return 0
+
+
+def shortened(message: str, most: int = 500) -> str:
+    """A message that quotes what somebody wrote, at a length that can be read and logged."""
+    return message if len(message) <= most else f"{message[: most - 3]}..."
 
 
 def dotted(path: Path) -> str:
