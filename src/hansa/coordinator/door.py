@@ -30,8 +30,8 @@ from hansa.wire.v1 import sites_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-SENDING = 1
-"""Fetches answered at once: enough to keep the network busy while one waits for its peer."""
+SENDING = 3
+"""Fetches answered at once: while one waits for its peer, another keeps the network busy."""
 
 _log = logging.getLogger(__name__)
 

@@ -39,20 +39,23 @@ async def receive(
       TimeoutError: no chunk came in time.
     """
     filled, hasher = 0, hashlib.sha256()
-    while True:
-        data = await within(_next(parts), patience)
-        if data is None:
-            break
-        due = min(CHUNK, len(into) - filled)
-        if len(data) != due or not due:
-            raise UpdateRejected(
-                f"{what} of '{sender}' came with a chunk of {len(data):,} bytes where {due:,} of "
-                f"the {len(into):,} announced were due",
-                fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the last",
-            )
-        into[filled : filled + len(data)] = data
-        hasher.update(data)
-        filled += len(data)
+    coming = asyncio.ensure_future(within(_next(parts), patience))
+    try:
+        while (data := await coming) is not None:
+            due = min(CHUNK, len(into) - filled)
+            if len(data) != due or not due:
+                raise UpdateRejected(
+                    f"{what} of '{sender}' came with a chunk of {len(data):,} bytes where {due:,} "
+                    f"of the {len(into):,} announced were due",
+                    fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the last",
+                )
+            # The next chunk travels while this one is hashed, which needs no interpreter lock.
+            coming = asyncio.ensure_future(within(_next(parts), patience))
+            await asyncio.to_thread(hasher.update, data)
+            into[filled : filled + len(data)] = data
+            filled += len(data)
+    finally:
+        coming.cancel()
     if filled != len(into):
         raise UpdateRejected(
             f"{what} of '{sender}' ended after {filled:,} of {len(into):,} bytes",
