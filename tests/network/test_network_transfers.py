@@ -23,13 +23,11 @@ from tests.support.federation import LONG, Federation, Place, expected, job, out
 from tests.support.rawsite import Parcel, RawSite, narrow, raw_site
 from tests.support.sitejob.task import SITES
 
-WIDE = {"task": "Wide", "rounds": Rounds(count=1, deadline=LONG)}
-
 
 async def _prepared(federation: Federation, site: RawSite) -> tuple[str, Any, Parcel, pb.Work]:
     """A job with several chunks: bremen and danzig are agents, the site has its update ready."""
     await site.attend()
-    job_id, plan = await federation.submit(job(**WIDE))
+    job_id, plan = await federation.submit(job("Wide", rounds=Rounds(count=1, deadline=LONG)))
     await site.take_offer()
     order = await site.hear("work")
     return job_id, plan, await site.prepared(order), order
