@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -33,6 +34,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SENDING = 3
 """Fetches answered at once: while one waits for its peer, another keeps the network busy."""
 
+UNREAD = 8
+"""Fetches that one site may have open: one that it does not read keeps a chunk in memory."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +52,7 @@ class Door:
       runner: the jobs, for verdicts.
       sending: bounds the fetches that are answered at once; the others wait their turn.
       fetching: held by a site while it fetches, so that it has one turn at a time.
+      unread: how many fetches each site has open.
     """
 
     members: Members
@@ -57,6 +62,7 @@ class Door:
     runner: Runner
     sending: Turns = field(default_factory=lambda: Turns(SENDING))
     fetching: dict[str, asyncio.Lock] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service for a gRPC server."""
@@ -150,6 +156,7 @@ class Door:
     async def _fetch(self, request: bytes, context: Context) -> None:
         async with self.members.calling(context) as caller:
             wanted, site = parse(pb.FetchRequest, request), caller.peer.name
+            self._count_fetch(site, context)
             async with (
                 self.fetching.setdefault(site, asyncio.Lock()),  # one file of a site at once
                 self.sending.take(),
@@ -159,6 +166,19 @@ class Door:
                         self.members.recheck(caller)
                         frame = frame_of(item.read(offset, CHUNK), FETCHED)
                         await within(context.write(frame), self.sending.patience)
+
+    def _count_fetch(self, site: str, context: Context) -> None:
+        if self.unread[site] >= UNREAD:
+            raise HansaError(
+                f"site '{site}' has {UNREAD} fetches open", fix="read or end them before the next"
+            )
+
+        def ended(context: Context) -> None:
+            del context
+            self.unread[site] -= 1
+
+        self.unread[site] += 1
+        context.add_done_callback(ended)  # type: ignore[arg-type]  # the stubs want their own class
 
     async def _deliver(self, requests: AsyncIterator[bytes], context: Context) -> None:
         async with self.members.calling(context) as caller:
