@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from hansa.core import canonical
 from hansa.core.job import Job, TaskFacts, facts_of_json
@@ -20,6 +21,7 @@ from hansa.jobfile import job_from_words, job_to_words
 from hansa.recipes import compile_plan
 from hansa.remote import Remote
 from hansa.work.bundle import facts_of, load_task, pack
+from hansa.work.signature import sign_bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Submission:
       plan_digest: the plan that the sender compiled.
       bundle_sha256: the task's code, as a bundle's bytes.
       initial_sha256: the initial parameters, little-endian float32.
+      bundle_signature: who signed the bundle, and how; empty if nobody did.
     """
 
     words: str
@@ -39,6 +42,7 @@ class Submission:
     plan_digest: str
     bundle_sha256: str
     initial_sha256: str
+    bundle_signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,13 @@ class Submitted:
     plan: Plan
 
 
-def submit(job: Job, remote: Remote) -> Submitted:
+def submit(job: Job, remote: Remote, signing_key: Path | None = None) -> Submitted:
     """Builds the task's model once, compiles the plan, and hands everything in.
+
+    Args:
+      job: what to run.
+      remote: the coordinator.
+      signing_key: file with a key to sign the task's bundle with.
 
     Raises:
       PlanRefused: the job's parts do not fit; nothing was sent.
@@ -74,6 +83,7 @@ def submit(job: Job, remote: Remote) -> Submitted:
         plan_digest=plan.digest,
         bundle_sha256=code,
         initial_sha256=initial,
+        bundle_signature=sign_bundle(plan.task.digest, signing_key) if signing_key else "",
     )
     return Submitted(str(remote.submit(asdict(submission))["job"]), plan)
 

@@ -20,6 +20,7 @@ FINAL = frozenset({"done", "failed", "cancelled", "refused"})
 def submit(
     job: str = typer.Argument(help="A job file, a folder with job.toml, or an example's name."),
     coordinator: Path = COORDINATOR,
+    sign: Path | None = typer.Option(None, help="Key file to sign the task's code with."),
     json: bool = JSON,
 ) -> None:
     """Hand a job in to a coordinator."""
@@ -27,7 +28,7 @@ def submit(
     from hansa.remote import Remote
     from hansa.submission import submit as hand_in
 
-    submitted = hand_in(load_job(job), Remote.load(coordinator))
+    submitted = hand_in(load_job(job), Remote.load(coordinator), sign)
     if json:
         emit({"job": submitted.job, "plan_digest": submitted.plan.digest})
         return

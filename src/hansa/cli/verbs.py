@@ -43,6 +43,7 @@ VERBS: Mapping[str, Verb] = {
         "End a job; its model stays at the last round that counted.",
         JOBS,
     ),
+    "key": Verb("hansa.cli.key:key", "Make a key to sign task code with.", JOBS),
     "coordinator": Verb("hansa.cli.coordinator:app", "Make and run a coordinator.", FEDERATION),
     "invite": Verb("hansa.cli.invite:invite", "Make a one-time invite for a site.", FEDERATION),
     "revoke": Verb(

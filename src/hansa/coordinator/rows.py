@@ -143,6 +143,7 @@ class JobRow:
       bundle_sha256: content address of the task bundle.
       initial_sha256: SHA-256 of the first parameters: the root of the job's lineage of models.
       reason: why it has this status, in words.
+      bundle_signature: who signed the bundle, and how; empty if nobody did.
     """
 
     id: str
@@ -155,6 +156,7 @@ class JobRow:
     bundle_sha256: str
     initial_sha256: str
     reason: str = ""
+    bundle_signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)

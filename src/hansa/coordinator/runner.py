@@ -174,6 +174,7 @@ class Runner:
             plan_digest=row.plan_digest,
             bundle_sha256=row.bundle_sha256,
             bundle_size=self._floor.blobs.size(row.bundle_sha256),
+            bundle_signature=row.bundle_signature,
         )
         self._floor.roster.push(site, pb.ToSite(offer=offer))
 

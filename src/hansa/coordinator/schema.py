@@ -122,6 +122,7 @@ jobs = Table(
     Column("facts_json", Text, nullable=False),
     Column("plan_digest", Text, nullable=False),
     Column("bundle_sha256", Text, nullable=False),
+    Column("bundle_signature", Text, nullable=False),
     Column("initial_sha256", Text, nullable=False),
     Column("reason", Text, nullable=False),
 )

@@ -15,6 +15,7 @@ from hansa.core.plan import Plan
 from hansa.errors import DigestMismatch, Refused
 from hansa.submission import Submission, compile_submitted
 from hansa.work.container import parse
+from hansa.work.signature import signer_of
 
 
 def accept(submission: Submission, blobs: Blobs, now: float) -> tuple[JobRow, Plan]:
@@ -43,6 +44,7 @@ def accept(submission: Submission, blobs: Blobs, now: float) -> tuple[JobRow, Pl
             "the bundle is not the code that the plan names",
             fix="submit the job again from its folder as it is now",
         )
+    signer_of(submission.bundle_signature, bundle.digest)
     row = JobRow(
         id=f"{plan.job.name}-{secrets.token_hex(4)}",
         name=plan.job.name,
@@ -53,6 +55,7 @@ def accept(submission: Submission, blobs: Blobs, now: float) -> tuple[JobRow, Pl
         plan_digest=plan.digest,
         bundle_sha256=submission.bundle_sha256,
         initial_sha256=submission.initial_sha256,
+        bundle_signature=submission.bundle_signature,
         reason="",
     )
     return row, plan

@@ -256,7 +256,14 @@ class Agent:
             offer.bundle_sha256, offer.bundle_size, self._connected, BUNDLE_SECONDS
         )
         bundle = content.tobytes()
-        prepared = Offer(offer.job, offer.words, offer.facts, offer.plan_digest, bundle)
+        prepared = Offer(
+            job=offer.job,
+            words=offer.words,
+            facts=offer.facts,
+            plan_digest=offer.plan_digest,
+            bundle=bundle,
+            signature=offer.bundle_signature,
+        )
         self._jobs[offer.job] = await self._in_worker(
             lambda: accept(prepared, self.site, self._credentials.federation, self._config)
         )

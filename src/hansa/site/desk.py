@@ -23,6 +23,7 @@ from hansa.site.policy import Candidate, judge, may_work_now
 from hansa.submission import compile_submitted
 from hansa.work.bundle import load_bundled_task
 from hansa.work.container import parse, write
+from hansa.work.signature import signer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Offer:
       facts: the facts of its task, canonical JSON.
       plan_digest: the plan that the coordinator compiled.
       bundle: the task's code, as a bundle's bytes.
+      signature: who signed the bundle, and how; empty if nobody did.
     """
 
     job: str
@@ -42,6 +44,7 @@ class Offer:
     facts: str
     plan_digest: str
     bundle: bytes
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Acce
     Raises:
       DigestMismatch: this site compiles another plan, or the bundle is not the plan's.
       PolicyRefused: the site's policy says no.
+      IdentityError: the bundle's signature is not good.
       ClientFailed: the task cannot be loaded or cannot read this site's data.
       HansaError: the offer cannot be read, or the plan is refused.
     """
@@ -84,7 +88,8 @@ def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Acce
             f"{plan.task.digest[:16]}",
             fix="let the coordinator's administrator find out who changed the bundle",
         )
-    judge(config.policy, Candidate(federation, plan, signer=""))
+    signer = signer_of(offer.signature, bundle.digest)
+    judge(config.policy, Candidate(federation, plan, signer))
     folder = config.folder / "bundles" / bundle.digest[:32]
     write(bundle, folder)
     task = load_bundled_task(folder, plan.job.task)

@@ -100,20 +100,22 @@ class Welcome(_message.Message):
     def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., protocol: _Optional[int] = ..., coordinator_document: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("job", "words", "facts", "plan_digest", "bundle_sha256", "bundle_size")
+    __slots__ = ("job", "words", "facts", "plan_digest", "bundle_sha256", "bundle_size", "bundle_signature")
     JOB_FIELD_NUMBER: _ClassVar[int]
     WORDS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     job: str
     words: str
     facts: str
     plan_digest: str
     bundle_sha256: str
     bundle_size: int
-    def __init__(self, job: _Optional[str] = ..., words: _Optional[str] = ..., facts: _Optional[str] = ..., plan_digest: _Optional[str] = ..., bundle_sha256: _Optional[str] = ..., bundle_size: _Optional[int] = ...) -> None: ...
+    bundle_signature: str
+    def __init__(self, job: _Optional[str] = ..., words: _Optional[str] = ..., facts: _Optional[str] = ..., plan_digest: _Optional[str] = ..., bundle_sha256: _Optional[str] = ..., bundle_size: _Optional[int] = ..., bundle_signature: _Optional[str] = ...) -> None: ...
 
 class RoundId(_message.Message):
     __slots__ = ("job", "purpose", "round", "attempt")

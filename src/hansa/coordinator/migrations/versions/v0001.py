@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("facts_json", sa.Text(), nullable=False),
         sa.Column("plan_digest", sa.Text(), nullable=False),
         sa.Column("bundle_sha256", sa.Text(), nullable=False),
+        sa.Column("bundle_signature", sa.Text(), nullable=False),
         sa.Column("initial_sha256", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
