@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,6 +25,9 @@ from hansa.remote import Remote
 START_SECONDS = 60.0
 """Longest time for a process to be ready."""
 
+SERVER_PORTS = (10_000, 32_000)
+"""Where ports for the coordinator are looked for."""
+
 
 @dataclass(slots=True)
 class LocalFederation:
@@ -34,11 +39,13 @@ class LocalFederation:
       folder: where everything lies; `coordinator/`, one folder per site, one log per process.
       name: name of the federation.
       store: URL of a PostgreSQL for the coordinator; empty for SQLite.
+      program: what runs with the arguments of `hansa`: a command of its own for tests.
     """
 
     folder: Path
     name: str = "demo"
     store: str = ""
+    program: Sequence[str] = (sys.executable, "-m", "hansa")
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ports: tuple[int, int, int] = (0, 0, 0)
 
@@ -89,7 +96,7 @@ class LocalFederation:
         """
         process = self._start("coordinator", ["coordinator", "serve", str(self.coordinator)])
         ends = time.monotonic() + START_SECONDS
-        while not all(_listening(port) for port in self._ports):
+        while not _listening(self._ports[2]):  # the people's door, which opens last
             if process.poll() is not None or time.monotonic() > ends:
                 raise Unavailable(
                     "the coordinator did not start", fix=f"see {self.log('coordinator')}"
@@ -137,11 +144,34 @@ class LocalFederation:
                 )
             time.sleep(0.1)
 
-    def kill(self, name: str) -> None:
-        """Ends a process with SIGKILL, as a power cut would."""
-        process = self._processes.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+    def kill(self, *names: str) -> None:
+        """Ends processes with SIGKILL, all at one moment, as a power cut would."""
+        processes = [self._processes.pop(name) for name in names]
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            process.wait(10)
+
+    def pause(self, name: str) -> None:
+        """Stops a process where it is, until `proceed`; its connections stay open."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def proceed(self, name: str) -> None:
+        """Lets a paused process go on."""
+        self._processes[name].send_signal(signal.SIGCONT)
+
+    def wait(self, name: str, seconds: float) -> None:
+        """Waits until a process has ended by itself.
+
+        Raises:
+          Unavailable: it still runs.
+        """
+        try:
+            self._processes[name].wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(
+                f"'{name}' still runs after {seconds:g} s", fix=f"see {self.log(name)}"
+            ) from None
 
     def running(self, name: str) -> bool:
         """Whether a process runs."""
@@ -173,7 +203,7 @@ class LocalFederation:
             raise HansaError(f"'{name}' runs already", fix="stop it first")
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "hansa", *arguments],
+                [*self.program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -184,16 +214,24 @@ class LocalFederation:
 
 
 def free_ports() -> tuple[int, int, int]:
-    """Three ports that nobody uses at this moment."""
-    sockets = [socket.socket() for _ in range(3)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        first, second, third = (each.getsockname()[1] for each in sockets)
-        return first, second, third
-    finally:
-        for each in sockets:
-            each.close()
+    """Three ports that nobody uses at this moment.
+
+    They are below those that the system gives to outgoing connections: one of these could take
+    the port of a server that is being restarted.
+
+    Raises:
+      Unavailable: there are none.
+    """
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in random.SystemRandom().sample(range(*SERVER_PORTS), 1000):
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == 3:
+                return found[0], found[1], found[2]
+    raise Unavailable("no ports are free", fix="end programs that listen on this machine")
 
 
 def _listening(port: int) -> bool:
