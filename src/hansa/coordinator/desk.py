@@ -12,7 +12,7 @@ from hansa.coordinator.intake import Intake, check_same
 from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
 from hansa.core.round import Opening
-from hansa.errors import HansaError, RoundVoid
+from hansa.errors import HansaError, RoundVoid, Unavailable
 
 REMEMBERED = 64
 """Closed rounds whose updates' hashes are kept in memory; older ones are in the store."""
@@ -77,6 +77,8 @@ class Desk:
 
         Raises:
           RoundVoid: it is not, or what was counted is not known any more.
+          Unavailable: the round is open, but a coordinator that has just started has not taken it
+            up yet.
         """
         known = self._closed.get(key)
         counted = known.get(site) if known else await asyncio.to_thread(self._look_up, key, site)
@@ -103,8 +105,14 @@ class Desk:
         """
         opening = Opening(key.purpose, key.round, key.attempt, (), "")
         fold = self._store.folded(key.job, opening)
+        known = dict(zip(fold.members, fold.receipts, strict=True)) if fold is not None else {}
+        if site in known:
+            return known[site]
+        current = self._store.current_round(key.job)
+        if current is not None and RoundKey.of(key.job, current.opening) == key:
+            raise Unavailable("the round goes on in a moment", fix="deliver the update again then")
         if fold is not None:
-            return dict(zip(fold.members, fold.receipts, strict=True)).get(site)
+            return None
         for record in self._store.records(key.job):
             if RoundKey(key.job, record.purpose, record.round, record.attempt) == key:
                 return "" if site in record.members else None

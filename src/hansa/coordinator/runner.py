@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from hansa.coordinator.rows import Decision, JobRow, Status
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
 from hansa.coordinator.submission import plan_of
+from hansa.core.contribute import Purpose
 from hansa.core.keys import NoiseSource, ReplayKey
 from hansa.core.plan import Plan
 from hansa.core.round import TrainState, World
@@ -36,6 +38,9 @@ from hansa.errors import BudgetExceeded, HansaError, Refused, RoundVoid, StoreEr
 from hansa.wire.v1 import sites_pb2 as pb
 
 _TOO_LATE = "the job runs with other sites already"
+
+PAUSES = (0.2, 1.0, 5.0, 20.0)
+"""Seconds to wait for a store that failed, each time it fails again."""
 
 _log = logging.getLogger(__name__)
 
@@ -188,7 +193,7 @@ class Runner:
             job.bundle = await asyncio.to_thread(self._floor.blobs.path, code)
             with self._floor.shelf.offering(code, job.bundle):
                 await self._prepare(job)
-                await self._train(job)
+                await self._train_to_the_end(job)
             await self._end(job_id, Status.DONE, "")
         except Refused as error:
             spent = isinstance(error, BudgetExceeded)
@@ -279,6 +284,25 @@ class Runner:
                 async with asyncio.timeout(left if left > 0 else None):
                     await job.changed.wait()
 
+    async def _train_to_the_end(self, job: Open) -> None:
+        """Trains; where the store fails, goes on from what it holds, as after a restart.
+
+        Raises:
+          StoreError: it failed again and again.
+        """
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                return await self._train(job)
+            except StoreError as error:
+                failures = 1 if time.monotonic() - began > PAUSES[-1] else failures + 1
+                if failures > len(PAUSES):
+                    raise
+                _log.error("job %s goes on in a moment: %s", job.row.id, error)
+                self._floor.desk.abandon(job.row.id, error)
+            await asyncio.sleep(PAUSES[failures - 1])
+
     async def _train(self, job: Open) -> None:
         row, plan, floor = job.row, job.plan, self._floor
         sums = await asyncio.to_thread(floor.sums, row.id)
@@ -301,6 +325,9 @@ class Runner:
             population=job.population or (),
             sampling=floor.secret.derive("sampling", row.id) if plan.private else None,
         )
+        last = await asyncio.to_thread(floor.store.last_record, row.id)
+        if last is not None and last.purpose is Purpose.EVALUATE:
+            return  # an earlier process came to the end of the job, and died before it said so
         # Handed over, not kept: each name for the state would keep a model in memory.
         await train(plan, await asyncio.to_thread(self._state, job), world)
 
@@ -310,6 +337,9 @@ class Runner:
 
     async def _set(self, job_id: str, status: Status, reason: str) -> None:
         _log.info("job %s is %s%s", job_id, status.value, f": {reason}" if reason else "")
+        if status.final:
+            # A sum before its noise is private. First, so that a restart would see to it again.
+            await asyncio.to_thread(self._floor.sums(job_id).remove)
         await asyncio.to_thread(
             self._floor.store.set_status, job_id, status, reason, self._floor.clock()
         )

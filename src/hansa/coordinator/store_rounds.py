@@ -178,6 +178,14 @@ class Rounds(Subject):
         query = select(table.c.record_json).where(ended).order_by(table.c.closed_event)
         return self.database.read(lambda c: [record_of(text) for text in c.scalars(query)])
 
+    def last_record(self, job: str) -> RoundRecord | None:
+        """The record of the round that ended last; None before one has."""
+        table = schema.rounds
+        ended = (table.c.job == job) & table.c.record_json.is_not(None)
+        query = select(table.c.record_json).where(ended).order_by(table.c.closed_event.desc())
+        text = self.database.read(lambda c: c.scalar(query.limit(1)))
+        return None if text is None else record_of(text)
+
     def state(self, job: str) -> StateRow | None:
         """What the next round of a job starts from; None before its first round has ended."""
         return self.database.read(lambda c: _state(c, job))

@@ -16,7 +16,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,7 @@ from typing import Any
 import grpc.aio
 
 from hansa import __version__
-from hansa.core.contribute import Purpose
-from hansa.core.plan import FORMAT, Plan
-from hansa.core.vector import Vector
+from hansa.core.plan import FORMAT
 from hansa.errors import HansaError, IdentityError, StoreError, Unavailable, VersionMismatch
 from hansa.identity import renewal
 from hansa.identity.credentials import Credentials
@@ -36,10 +33,10 @@ from hansa.identity.names import Role
 from hansa.identity.trust import check_window
 from hansa.site import config as site_config
 from hansa.site.connection import Line, backoff, diagnose, dialled
-from hansa.site.desk import Accepted, Offer, accept, check_hours, work
+from hansa.site.desk import Accepted, Offer, accept
 from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
-from hansa.site.outbox import Package, deliver
+from hansa.site.rounds import Rounds, reason_of
 from hansa.wire.limits import CALL_SECONDS, MAX_BUNDLE, PROTOCOL
 from hansa.wire.methods import ATTEND, RENEW, call
 from hansa.wire.status import of_status
@@ -53,15 +50,6 @@ BUNDLE_SECONDS = 300.0
 """How long the code of an offered job is fetched before the job is refused."""
 
 _log = logging.getLogger(__name__)
-RoundKey = tuple[str, str, int, int]
-
-
-@dataclass(slots=True)
-class Model:
-    """The parameters that were fetched last."""
-
-    sha256: str
-    params: Vector
 
 
 class Agent:
@@ -80,11 +68,20 @@ class Agent:
         self._on_status = on_status
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="task")
         self._jobs: dict[str, Accepted] = {}
-        self._rounds: dict[RoundKey, asyncio.Task[None]] = {}
         self._judging: dict[str, asyncio.Task[None]] = {}
-        self._model: Model | None = None
+        self._welcome = False
         self._line: asyncio.Future[Line] | None = None
         self._outgoing: asyncio.Queue[pb.FromSite] = asyncio.Queue()
+        self._rounds = Rounds(
+            self._config,
+            self._credentials.federation,
+            self._credentials.name,
+            log=self._log,
+            worker=self._worker,
+            connected=self._connected,
+            accepted=self._accepted,
+            say=self._say,
+        )
 
     @property
     def site(self) -> str:
@@ -102,19 +99,18 @@ class Agent:
         failures = 0
         try:
             while True:
-                began = time.monotonic()
+                self._welcome = False
                 try:
                     await self._attend()
                 except (IdentityError, VersionMismatch):
                     raise
                 except HansaError as error:
-                    if time.monotonic() - began > 10:
-                        failures = 0
-                    failures += 1
+                    failures = 1 if self._welcome else failures + 1
                     self._on_status(f"not connected: {error.message}")
                     await asyncio.sleep(backoff(failures))
         finally:
-            for task in (*self._rounds.values(), *self._judging.values()):
+            self._rounds.stop()
+            for task in self._judging.values():
                 task.cancel()
             self._worker.shutdown(wait=False, cancel_futures=True)
 
@@ -176,7 +172,7 @@ class Agent:
             case "offer":
                 self._consider(message.offer)
             case "work":
-                self._take(message.work)
+                self._rounds.take(message.work)
             case "withdraw":
                 self._withdraw(message.withdraw)
 
@@ -193,9 +189,11 @@ class Agent:
         if self._line is None or self._line.done():
             self._line = asyncio.get_running_loop().create_future()
         self._line.set_result(line)
+        self._welcome = True
         self._on_status(f"attending {self._address} as {welcome.site}")
 
     def _disconnected(self) -> None:
+        self._rounds.disconnected()
         if self._line is not None and self._line.done():
             self._line = asyncio.get_running_loop().create_future()
 
@@ -204,6 +202,9 @@ class Agent:
         if self._line is None:
             raise Unavailable("the agent does not run", fix="run it")
         return await asyncio.shield(self._line)
+
+    async def _say(self, message: pb.FromSite) -> None:
+        await self._outgoing.put(message)
 
     async def _in_worker(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
@@ -227,14 +228,14 @@ class Agent:
         except Exception as error:  # noqa: BLE001  whatever is wrong with it, it does not run
             _log.exception("job %s refused", offer.job)
             self._jobs.pop(offer.job, None)
-            verdict.accepted, verdict.reason = False, _why(error)
+            verdict.accepted, verdict.reason = False, reason_of(error)
             with contextlib.suppress(StoreError):
                 self._log_verdict(verdict)
         self._on_status(
             f"job {offer.job}: "
             + ("accepted" if verdict.accepted else f"refused: {verdict.reason}")
         )
-        await self._outgoing.put(pb.FromSite(verdict=verdict))
+        await self._say(pb.FromSite(verdict=verdict))
 
     def _log_verdict(self, verdict: pb.Verdict) -> None:
         self._log.write(
@@ -268,76 +269,6 @@ class Agent:
             lambda: accept(prepared, self.site, self._credentials.federation, self._config)
         )
 
-    # -------------------------------------------------------------- rounds
-
-    def _take(self, order: pb.Work) -> None:
-        """Starts the work of a round, unless it is under way; older rounds of the job are over."""
-        key = _key(order.round)
-        for other in [k for k in self._rounds if k[0] == key[0] and k != key]:
-            self._rounds.pop(other).cancel()
-        if key in self._rounds:
-            return
-        task = asyncio.create_task(self._work(key, order))
-        self._rounds[key] = task
-        task.add_done_callback(lambda done: self._finished(key, done))
-
-    def _finished(self, key: RoundKey, task: asyncio.Task[None]) -> None:
-        if self._rounds.get(key) is task:
-            del self._rounds[key]
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("round %s failed", key, exc_info=task.exception())
-
-    def _withdraw(self, withdraw: pb.Withdraw) -> None:
-        if withdraw.HasField("round"):
-            task = self._rounds.pop(_key(withdraw.round), None)
-            if task is not None:
-                task.cancel()
-            return
-        self._jobs.pop(withdraw.job, None)
-        judging = self._judging.pop(withdraw.job, None)
-        if judging is not None:
-            judging.cancel()
-        for key in [k for k in self._rounds if k[0] == withdraw.job]:
-            self._rounds.pop(key).cancel()
-
-    async def _work(self, key: RoundKey, order: pb.Work) -> None:
-        try:
-            package = await self._prepared_update(key, order)
-        except Exception as error:  # noqa: BLE001  whatever is wrong, the others need not wait
-            _log.exception("round %s declined", key)
-            declined = pb.Declined(round=order.round, reason=_why(error))
-            await self._outgoing.put(pb.FromSite(declined=declined))
-            return
-        why_not = await deliver(package, self._connected)
-        self._log.write(
-            "dropped" if why_not else "received",
-            time.time(),
-            job=key[0],
-            purpose=key[1],
-            round=key[2],
-            attempt=key[3],
-            reason=why_not,
-        )
-
-    async def _prepared_update(self, key: RoundKey, order: pb.Work) -> Package:
-        accepted = await self._accepted(order)
-        check_hours(self._config, datetime.now())
-        params = await self._params(accepted.plan, order)
-        purpose = Purpose(key[1])
-        try:
-            async with asyncio.timeout(self._config.limits.round_seconds):
-                vector = await self._in_worker(
-                    lambda: work(
-                        accepted, self.site, purpose, key[2], key[3], params, order.model_sha256
-                    )
-                )
-        except TimeoutError:
-            raise HansaError(
-                f"the work took longer than {self._config.limits.round_seconds:g} s",
-                fix="raise limits.round_seconds in site.toml or do less in a round",
-            ) from None
-        return await asyncio.to_thread(self._packed, accepted, order, vector)
-
     async def _accepted(self, order: pb.Work) -> Accepted:
         """The job that work is for; after a restart its offer may still be judged."""
         job = order.round.job
@@ -351,40 +282,15 @@ class Agent:
             )
         return accepted
 
-    async def _params(self, plan: Plan, order: pb.Work) -> Vector:
-        if order.model_size != 4 * plan.task.schema.size:
-            raise HansaError(
-                f"parameters of {order.model_size:,} bytes are not those of the plan",
-                fix="let the coordinator's administrator look at the job",
-            )
-        if self._model is None or self._model.sha256 != order.model_sha256:
-            content = await fetch(
-                order.model_sha256, order.model_size, self._connected, order.seconds
-            )
-            params = content.view("<f4")
-            params.flags.writeable = False
-            self._model = Model(order.model_sha256, params)
-        return self._model.params
-
-    def _packed(self, accepted: Accepted, order: pb.Work, vector: Vector) -> Package:
-        """Encodes an update and writes down that it leaves, before it does."""
-        plan, name = accepted.plan, order.round
-        package = Package.of(self._credentials.federation, self.site, plan, order, vector)
-        self._log.write(
-            "left",
-            time.time(),
-            job=name.job,
-            purpose=name.purpose,
-            round=name.round,
-            attempt=name.attempt,
-            plan=plan.digest,
-            model=order.model_sha256,
-            bytes=package.header.size,
-            sha256=package.header.sha256,
-            segments={segment.name: segment.size for segment in package.layout.segments},
-            guarantees=list(plan.claims),
-        )
-        return package
+    def _withdraw(self, withdraw: pb.Withdraw) -> None:
+        if withdraw.HasField("round"):
+            self._rounds.withdraw(withdraw.round)
+            return
+        self._jobs.pop(withdraw.job, None)
+        judging = self._judging.pop(withdraw.job, None)
+        if judging is not None:
+            judging.cancel()
+        self._rounds.withdraw_job(withdraw.job)
 
     # -------------------------------------------------------------- renewal
 
@@ -401,12 +307,3 @@ class Agent:
             folder, reply.chain_pem, credentials.root_pem, reply.node_document
         )
         self._on_status("certificate renewed")
-
-
-def _why(error: Exception) -> str:
-    """Why not, for the coordinator; what an unknown error says may quote data and stays here."""
-    return str(error) if isinstance(error, HansaError) else f"a defect: {type(error).__name__}"
-
-
-def _key(round_id: pb.RoundId) -> RoundKey:
-    return round_id.job, round_id.purpose, round_id.round, round_id.attempt

@@ -70,12 +70,13 @@ def answered(address: str) -> Iterator[None]:
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: doubling from 0.2 to 15, with full jitter.
+    """Seconds to wait after so many failures in a row: from 0.2 to 15, half of it by chance.
 
-    Jitter spreads a fleet that lost its coordinator at one moment over the time in which it comes
-    back.
+    Each wait is half as long again as the one before, so that a site is back soon after its
+    coordinator whether that was away for seconds or for an hour. Chance spreads a fleet that lost
+    its coordinator at one moment over the time in which it comes back.
     """
-    return random.uniform(0.5, 1.0) * min(15.0, 0.2 * 2.0 ** min(failures, 10))
+    return random.uniform(0.5, 1.0) * min(15.0, 0.4 * 1.5 ** min(failures - 1, 10))
 
 
 async def diagnose(address: str, credentials: Credentials) -> HansaError:

@@ -1,0 +1,223 @@
+"""The rounds that a site works in, each from its order to its receipt.
+
+    order ──► accepted? ──► fetch ──► train ──► log ──► deliver ──► receipt
+    └─ gone with its connection ─┘    └─ goes on, whatever happens to connections ─┘
+
+An order whose work has not begun is brought again by the next connection. Training is not begun
+twice, and an update that is on its way is delivered until it counts or is not wanted any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from hansa.core.contribute import Purpose
+from hansa.core.plan import Plan
+from hansa.core.vector import Vector
+from hansa.errors import HansaError
+from hansa.site.config import SiteConfig
+from hansa.site.connection import Line
+from hansa.site.desk import Accepted, check_hours, work
+from hansa.site.inbox import fetch
+from hansa.site.logbook import Logbook
+from hansa.site.outbox import Package, deliver
+from hansa.wire.v1 import sites_pb2 as pb
+
+_log = logging.getLogger(__name__)
+RoundKey = tuple[str, str, int, int]
+
+
+class Rounds:
+    """The rounds under way, each a task; at most one of a job is not on its way out yet.
+
+    Args:
+      config: the site's own rules and limits.
+      federation: its name.
+      site: the site's name in it.
+      log: where it is written down what leaves.
+      worker: where training runs.
+      connected: waits for a connection.
+      accepted: the job that an order is for, or an error.
+      say: puts a message into the stream to the coordinator.
+    """
+
+    def __init__(
+        self,
+        config: SiteConfig,
+        federation: str,
+        site: str,
+        *,
+        log: Logbook,
+        worker: ThreadPoolExecutor,
+        connected: Callable[[], Awaitable[Line]],
+        accepted: Callable[[pb.Work], Awaitable[Accepted]],
+        say: Callable[[pb.FromSite], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._federation = federation
+        self._site = site
+        self._log = log
+        self._worker = worker
+        self._connected = connected
+        self._accepted = accepted
+        self._say = say
+        self._tasks: dict[RoundKey, asyncio.Task[None]] = {}
+        self._preparing: set[asyncio.Task[Any]] = set()
+        self._leaving: set[RoundKey] = set()
+        self._sha256 = ""
+        self._params: Vector = np.zeros(0, "<f4")
+
+    def take(self, order: pb.Work) -> None:
+        """Starts the work of a round, unless it is under way; older rounds of the job are over."""
+        key = _key(order.round)
+        for other in [k for k in self._tasks if k[0] == key[0] and k != key]:
+            self._end(other)
+        if key in self._tasks:
+            return
+        task = asyncio.create_task(self._work(key, order))
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._finished(key, done))
+
+    def withdraw(self, round_id: pb.RoundId) -> None:
+        """The coordinator does not wait for this round any more."""
+        self._end(_key(round_id))
+
+    def withdraw_job(self, job: str) -> None:
+        """The job is over."""
+        for key in [key for key in self._tasks if key[0] == job]:
+            self._end(key)
+
+    def disconnected(self) -> None:
+        """Forgets orders that are not begun: the next connection brings them again."""
+        for task in self._preparing:
+            task.cancel()
+
+    def stop(self) -> None:
+        """Ends everything."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _end(self, key: RoundKey) -> None:
+        """Ends the work of a round. An update that is leaving gets its answer: it counts or not."""
+        if key in self._tasks and key not in self._leaving:
+            self._tasks.pop(key).cancel()
+
+    def _finished(self, key: RoundKey, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("round %s failed", key, exc_info=task.exception())
+
+    # -------------------------------------------------------------- one round
+
+    async def _work(self, key: RoundKey, order: pb.Work) -> None:
+        try:
+            package = await self._prepared(key, order)
+        except Exception as error:  # noqa: BLE001  whatever is wrong, the others need not wait
+            _log.exception("round %s declined", key)
+            declined = pb.Declined(round=order.round, reason=reason_of(error))
+            await self._say(pb.FromSite(declined=declined))
+            return
+        self._leaving.add(key)
+        try:
+            why_not = await deliver(package, self._connected)
+        finally:
+            self._leaving.discard(key)
+        self._log.write(
+            "dropped" if why_not else "received",
+            time.time(),
+            job=key[0],
+            purpose=key[1],
+            round=key[2],
+            attempt=key[3],
+            reason=why_not,
+        )
+
+    async def _prepared(self, key: RoundKey, order: pb.Work) -> Package:
+        with self._bound_to_its_connection():
+            accepted = await self._accepted(order)
+            check_hours(self._config, datetime.now())
+            params = await self._parameters(accepted.plan, order)
+        purpose = Purpose(key[1])
+
+        def train() -> Vector:
+            return work(accepted, self._site, purpose, key[2], key[3], params, order.model_sha256)
+
+        try:
+            async with asyncio.timeout(self._config.limits.round_seconds):
+                vector = await asyncio.get_running_loop().run_in_executor(self._worker, train)
+        except TimeoutError:
+            raise HansaError(
+                f"the work took longer than {self._config.limits.round_seconds:g} s",
+                fix="raise limits.round_seconds in site.toml or do less in a round",
+            ) from None
+        return await asyncio.to_thread(self._packed, accepted.plan, order, vector)
+
+    @contextlib.contextmanager
+    def _bound_to_its_connection(self) -> Iterator[None]:
+        """Ends the current task if the connection is lost meanwhile.
+
+        A coordinator that was started again offers parameters a moment after it listens. Whoever
+        asked in that moment would be refused, and would decline a round that waits for it.
+        """
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("work is done in a task of its own")
+        self._preparing.add(task)
+        try:
+            yield
+        finally:
+            self._preparing.discard(task)
+
+    async def _parameters(self, plan: Plan, order: pb.Work) -> Vector:
+        """The parameters to start from; those that were fetched last are kept."""
+        if order.model_size != 4 * plan.task.schema.size:
+            raise HansaError(
+                f"parameters of {order.model_size:,} bytes are not those of the plan",
+                fix="let the coordinator's administrator look at the job",
+            )
+        if self._sha256 != order.model_sha256:
+            content = await fetch(
+                order.model_sha256, order.model_size, self._connected, order.seconds
+            )
+            content.flags.writeable = False
+            self._params, self._sha256 = content.view("<f4"), order.model_sha256
+        return self._params
+
+    def _packed(self, plan: Plan, order: pb.Work, vector: Vector) -> Package:
+        """Encodes an update and writes down that it leaves, before it does."""
+        name = order.round
+        package = Package.of(self._federation, self._site, plan, order, vector)
+        self._log.write(
+            "left",
+            time.time(),
+            job=name.job,
+            purpose=name.purpose,
+            round=name.round,
+            attempt=name.attempt,
+            plan=plan.digest,
+            model=order.model_sha256,
+            bytes=package.header.size,
+            sha256=package.header.sha256,
+            segments={segment.name: segment.size for segment in package.layout.segments},
+            guarantees=list(plan.claims),
+        )
+        return package
+
+
+def reason_of(error: Exception) -> str:
+    """Why not, for the coordinator; what an unknown error says may quote data and stays here."""
+    return str(error) if isinstance(error, HansaError) else f"a defect: {type(error).__name__}"
+
+
+def _key(round_id: pb.RoundId) -> RoundKey:
+    return round_id.job, round_id.purpose, round_id.round, round_id.attempt
