@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from hansa.errors import HansaError, JobError
 from hansa.identity.authority import Authority
 from hansa.identity.keys import save_credentials
@@ -79,11 +81,20 @@ def init(folder: Path, settings: Settings, now: datetime) -> Authority:
 
 
 def renew_credentials(
-    folder: Path, settings: Settings, authority: Authority, now: datetime
+    folder: Path,
+    settings: Settings,
+    authority: Authority,
+    now: datetime,
+    signing_key: Ed25519PrivateKey | None = None,
 ) -> None:
-    """Gives the coordinator a new certificate and a new receipt key."""
-    hosts = dict.fromkeys((settings.host, "localhost", "127.0.0.1"))
-    save_credentials(folder / "keys", authority.issue_coordinator(tuple(hosts), now))
+    """Gives the coordinator a new TLS key and certificate.
+
+    The receipt key stays what it was: who attends since before goes on to accept receipts, and
+    receipts of last month verify like those of today.
+    """
+    hosts = tuple(dict.fromkeys((settings.host, "localhost", "127.0.0.1")))
+    issued = authority.issue_coordinator(hosts, now, signing_key=signing_key)
+    save_credentials(folder / "keys", issued)
 
 
 def load(folder: Path) -> Settings:

@@ -1,4 +1,4 @@
-"""The coordinator's own certificate and receipt key, renewed while it runs."""
+"""The coordinator's own certificate, renewed while it runs, and its receipt key, which stays."""
 
 from __future__ import annotations
 
@@ -39,13 +39,16 @@ class Keyring:
         self._clock = clock
         self._lock = threading.Lock()
         self._current = load_credentials(folder / "keys")
+        self._shown: tuple[str, ssl.SSLContext | None] = "", None
 
     def current(self) -> Credentials:
         """The credentials, fresh enough."""
         with self._lock:
             now, found = self._clock(), self._current
             if renewal.due(found.not_before, found.not_after, found.serial, now):
-                config.renew_credentials(self._folder, self._settings, self._authority, now)
+                config.renew_credentials(
+                    self._folder, self._settings, self._authority, now, found.signing_key()
+                )
                 self._current = load_credentials(self._folder / "keys")
                 _log.info("the coordinator's certificate was renewed")
             return self._current
@@ -68,10 +71,24 @@ class Keyring:
         )
 
     def https_context(self) -> ssl.SSLContext:
-        """TLS for the people's door; the files are read again at each start."""
-        now, path = self.current(), self._folder / "people.pem"
-        config.write_private(path, now.chain_pem + now.key_pem)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(path)
+        """TLS for the people's door; each handshake shows the certificate that is in use then."""
+        context = self._https(self.current())
+
+        def follow(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            del name, context
+            connection.context = self._https(self.current())
+
+        context.sni_callback = follow  # called at every handshake, with or without a name
         return context
+
+    def _https(self, credentials: Credentials) -> ssl.SSLContext:
+        with self._lock:
+            serial, context = self._shown
+            if context is None or serial != credentials.serial:
+                path = self._folder / "people.pem"
+                config.write_private(path, credentials.chain_pem + credentials.key_pem)
+                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+                context.minimum_version = ssl.TLSVersion.TLSv1_3
+                context.load_cert_chain(path)
+                self._shown = credentials.serial, context
+            return context

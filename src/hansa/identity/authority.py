@@ -235,13 +235,15 @@ class Authority:
         hosts: Sequence[str],
         now: datetime,
         lifetime: timedelta = COORDINATOR_LIFETIME,
+        signing_key: Ed25519PrivateKey | None = None,
     ) -> Credentials:
-        """Fresh keys and certificates for the coordinator, its receipt-signing key among them.
+        """A fresh TLS key with its certificate, and a receipt-signing key with its node document.
 
         Args:
           hosts: DNS names and IP addresses under which sites reach it; at least one.
           now: the moment of issue.
           lifetime: of the certificate and the node document.
+          signing_key: the receipt-signing key that it has already; a new one if it is None.
 
         Raises:
           IdentityError: a host is neither, or the authority expired.
@@ -252,7 +254,7 @@ class Authority:
                 "the coordinator has no host name", fix="name at least one DNS name or IP address"
             )
         window = self._window(now, lifetime)
-        key, signing = certs.new_key(), Ed25519PrivateKey.generate()
+        key, signing = certs.new_key(), signing_key or Ed25519PrivateKey.generate()
         organisation = self.federation
         leaf = self._leaf(
             key.public_key(), Role.COORDINATOR, COORDINATOR, organisation, names, window
