@@ -95,7 +95,7 @@ def test_outside_of_its_hours_a_site_declines_each_round(place: Place) -> None:
 def test_a_site_whose_data_or_training_fails_says_so_and_the_others_go_on(place: Place) -> None:
     place.write_site("bremen", {"fails": "training"})
     place.write_site("danzig", {"fails": "data"})
-    wanted = job(cohort=Cohort(population=4), rounds=Rounds(count=1, quorum=2, deadline=3.0))
+    wanted = job(cohort=Cohort(population=4), rounds=Rounds(count=1, quorum=2, deadline=1.5))
 
     async def whole() -> tuple[Any, list[Any], list[Any]]:
         async with running(place) as federation:

@@ -136,6 +136,7 @@ def test_receipts_of_several_chunks_arrive_however_often_they_are_asked_for(plac
         async with running(place) as federation, raw_site(place, "kiel") as site:
             await federation.agents("bremen", "danzig")
             job_id, plan, parcel, order = await _prepared(federation, site)
+            assert site.receipt_key is not None
             line = Line(site.channel, "the coordinator", site.receipt_key)
 
             async def connected() -> Line:

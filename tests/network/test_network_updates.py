@@ -295,7 +295,7 @@ def test_an_update_sent_twice_counts_once_and_gets_its_receipt_again(place: Plac
             raw_site(place, "kiel") as second,
         ):
             job_id, plan = await _one_round(federation, site)
-            second.welcome = site.welcome
+            second.receipt_key = site.receipt_key
             parcel = await site.work()
             both = await asyncio.gather(site.deliver(parcel), second.deliver(parcel))
             late = await second.deliver(parcel)

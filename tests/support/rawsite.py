@@ -78,7 +78,7 @@ class RawSite:
         self.credentials = credentials
         self.config = config
         self.stream: Any = None
-        self.welcome: pb.Welcome | None = None
+        self.receipt_key: Ed25519PublicKey | None = None
         self.jobs: dict[str, Accepted] = {}
         self._waiting: list[pb.ToSite] = []
 
@@ -93,7 +93,13 @@ class RawSite:
         self.stream = call(self.channel, ATTEND)()
         await self.say(hello=hello)
         welcome: pb.Welcome = await self.hear("welcome")
-        self.welcome = welcome
+        self.receipt_key = read_document(
+            welcome.coordinator_document,
+            self.credentials.root_pem,
+            self.credentials.federation,
+            datetime.now(UTC),
+            Role.COORDINATOR,
+        ).public_key
         return welcome
 
     async def say(self, **body: Any) -> None:
@@ -137,18 +143,6 @@ class RawSite:
             raise HansaError("the stream ended without a reason", fix="find out why")
         found: pb.ToSite = message
         return found
-
-    @property
-    def receipt_key(self) -> Ed25519PublicKey:
-        """The coordinator's receipt key, from the node document in its welcome."""
-        assert self.welcome is not None
-        return read_document(
-            self.welcome.coordinator_document,
-            self.credentials.root_pem,
-            self.credentials.federation,
-            datetime.now(UTC),
-            Role.COORDINATOR,
-        ).public_key
 
     # -------------------------------------------------------------- work
 
@@ -212,6 +206,7 @@ class RawSite:
     async def deliver(self, parcel: Parcel) -> pb.Receipt:
         """Delivers honestly, checks the receipt, returns it."""
         reply: pb.Receipt = await self.send(parcel.parts())
+        assert self.receipt_key is not None
         verify_receipt(reply.document, reply.signature, parcel.receipt, self.receipt_key)
         return reply
 
