@@ -181,11 +181,14 @@ def test_closing_moves_the_job_on_in_one_step(running):
 
 
 def test_records_come_in_the_order_in_which_rounds_ended(running):
+    assert running.last_record("j1") is None
     done = [run_round(running, "j1", number) for number in range(12)]
+    assert running.last_record("j1") == done[-1]
     begun = running.open_round("j1", opening(12, purpose=Purpose.EVALUATE), 30.0)
     last = record(begun)
     running.close_round("j1", last, state(last), 31.0)
     assert running.records("j1") == [*done, last]
+    assert running.last_record("j1") == last
 
 
 def test_closing_twice_changes_nothing(running):
