@@ -13,7 +13,7 @@ import typer
 from hansa.cli.group import OPTIONS
 from hansa.cli.output import say
 
-app = typer.Typer(help="Make and run a coordinator.", no_args_is_help=True, **OPTIONS)
+app = typer.Typer(help="Make and run a coordinator.", **OPTIONS)
 
 FOLDER = typer.Argument(help="The coordinator's folder.")
 
@@ -44,7 +44,9 @@ def init(
     authority = config.init(folder, settings, datetime.now(UTC))
     say(f"Federation '{federation}' has its coordinator in {folder}.")
     say(f"Root fingerprint: {authority.root_fingerprint}")
-    say(f"Next: hansa coordinator serve {folder}, and hansa invite SITE --coordinator {folder}")
+    say("Next:")
+    say(f"hansa coordinator serve {folder}", "  ")
+    say(f"hansa invite SITE --coordinator {folder}", "  ")
 
 
 @app.command()

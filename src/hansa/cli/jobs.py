@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from hansa.cli.invite import COORDINATOR
-from hansa.cli.output import emit, note, say, table
-from hansa.errors import HansaError
+from hansa.cli.output import emit, heading, note, say, table
+from hansa.errors import HansaError, Refused
 
 JSON = typer.Option(False, "--json", help="One JSON object on standard output.")
 FINAL = frozenset({"done", "failed", "cancelled", "refused"})
@@ -42,6 +41,7 @@ def jobs(
     json: bool = JSON,
 ) -> None:
     """List the jobs of a coordinator, or show one."""
+    from hansa.news import moment, without_fix
     from hansa.remote import Remote
 
     remote = Remote.load(coordinator)
@@ -52,16 +52,13 @@ def jobs(
     if json:
         emit({"jobs": rows})
         return
+    if not rows:
+        say("No job was submitted yet.")
+        return
     table(
-        ("Job", "Status", "Submitted (UTC)", "Plan", "Reason"),
+        ("Job", "Status", "Submitted (UTC)", "Why"),
         [
-            (
-                row["id"],
-                row["status"],
-                _moment(row["created"]),
-                row["plan_digest"][:12],
-                row["reason"],
-            )
+            (row["id"], row["status"], moment(row["created"]), without_fix(row["reason"]))
             for row in rows
         ],
     )
@@ -75,6 +72,7 @@ def watch(
     """Follow a job until it ends."""
     import json as encoder
 
+    from hansa.news import event_words, moment
     from hansa.remote import Remote
 
     remote, after = Remote.load(coordinator), 0
@@ -82,11 +80,15 @@ def watch(
     while True:
         for event in remote.events(job, after):
             after = event["seq"]
-            print(encoder.dumps(event) if json else line_of(event), flush=True)
+            words = event_words(event)
+            if json:
+                print(encoder.dumps(event), flush=True)
+            elif words:
+                say(f"{moment(event['time'])}  {words}", later=" " * 16)
             if event["body"].get("to") in FINAL:
                 _end(event["body"])
                 return
-        note("nothing new for a while; still watching")
+        note("Nothing new for a while; still watching.")
 
 
 def cancel(
@@ -101,65 +103,58 @@ def cancel(
     _show(Remote.load(coordinator).cancel(job, reason), json)
 
 
-def line_of(event: Mapping[str, Any]) -> str:
-    """One event as a line for people."""
-    body = event["body"]
-    told = "  ".join(
-        f"{key} {_short(value)}" for key, value in body.items() if value not in ("", None)
-    )
-    return f"{_moment(event['time'])}  {event['kind']}  {told}"
-
-
 def _show(whole: Mapping[str, Any], json: bool) -> None:
+    from hansa.news import without_fix
+
     if json:
         emit(whole)
         return
     say(f"{whole['id']}: {whole['status']}. {whole['reason']}")
-    say(f"plan {whole['plan_digest']}")
-    say(f"model {whole['model_sha256']}")
+    say(f"plan   {whole['plan_digest']}")
+    say(f"model  {whole['model_sha256']}")
     if whole["verdicts"]:
+        heading("Sites")
         table(
-            ("Site", "Verdict", "Reason"),
+            ("Site", "Verdict", "Why"),
             [
-                (v["site"], "accepted" if v["accepted"] else "refused", v["reason"])
+                (v["site"], "accepted" if v["accepted"] else "refused", without_fix(v["reason"]))
                 for v in whole["verdicts"]
             ],
         )
     if whole["rounds"]:
+        heading("Rounds")
+        names = list(dict.fromkeys(name for r in whole["rounds"] for name in r["metrics"]))
         table(
-            ("Round", "For", "Members", "Left out", "Seconds", "Metrics"),
+            ("Round", "Counted", "Seconds", *names),
             [
                 (
-                    f"{r['round']}.{r['attempt']}",
-                    r["purpose"] + (" (void)" if r["void"] else ""),
-                    str(len(r["members"])),
-                    ", ".join(d["client"] for d in r["dropouts"]),
+                    _round(r),
+                    f"{len(r['members'])} of {len(r['cohort'])}",
                     f"{r['seconds']:.2f}",
-                    "  ".join(f"{k} {_short(v)}" for k, v in r["metrics"].items() if v is not None),
+                    *(_number(r["metrics"].get(name)) for name in names),
                 )
                 for r in whole["rounds"]
             ],
         )
+    for r in whole["rounds"]:
+        for dropout in r["dropouts"]:
+            why = without_fix(dropout["reason"])
+            say(f"round {_round(r)} went without {dropout['client']}: {why}", later="  ")
+
+
+def _round(record: Mapping[str, Any]) -> str:
+    name = str(record["round"]) if record["purpose"] == "train" else record["purpose"]
+    again = f".{record['attempt']}" if record["attempt"] else ""
+    return f"{name}{again}" + " void" * record["void"]
 
 
 def _end(body: Mapping[str, Any]) -> None:
     """A job that did not end well ends the command in the same way."""
-    if body["to"] != "done":
-        raise HansaError(
-            f"the job is {body['status']}: {body.get('reason', '')}", fix="see `hansa jobs JOB`"
-        )
+    if body["to"] == "done":
+        return
+    kind = Refused if body["to"] == "refused" else HansaError
+    raise kind(f"the job is {body['to']}", fix="see why, and each site's reason: hansa jobs JOB")
 
 
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return " ".join(f"{k}={_short(v)}" for k, v in value.items() if v is not None)
-    if isinstance(value, (list, tuple)):
-        return f"{len(value)}"
-    text = str(value)
-    return text[:16] if len(text) == 64 else text
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json as encoder
 import os
 import resource
 import signal
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -16,7 +19,7 @@ from hansa.cli.coordinator import log_to_stderr
 from hansa.cli.group import OPTIONS
 from hansa.cli.output import emit, note, say, table
 
-app = typer.Typer(help="Join a federation and run a site.", no_args_is_help=True, **OPTIONS)
+app = typer.Typer(help="Join a federation and run a site.", **OPTIONS)
 
 FOLDER = typer.Argument(Path("site"), help="The site's folder.")
 JSON = typer.Option(False, "--json", help="One JSON object on standard output.")
@@ -39,6 +42,7 @@ def join(
 @app.command()
 def run(folder: Path = FOLDER) -> None:
     """Run the site's agent until it is told to stop."""
+    from hansa.memory import keep_memory
     from hansa.site import config
 
     limits = config.load(folder).limits
@@ -47,6 +51,7 @@ def run(folder: Path = FOLDER) -> None:
     if limits.memory_mb:
         size = limits.memory_mb << 20
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    keep_memory()
     log_to_stderr()
     asyncio.run(_run(folder))
 
@@ -66,46 +71,48 @@ async def _run(folder: Path) -> None:
 @app.command()
 def policy(folder: Path = FOLDER, json: bool = JSON) -> None:
     """Show what the site allows."""
-    from hansa.core import canonical
     from hansa.site import config
 
     found = config.load(folder)
-    words = {"policy": canonical.plain(found.policy), "limits": canonical.plain(found.limits)}
+    words = {"policy": asdict(found.policy), "limits": asdict(found.limits)}
     if json:
         emit(words)
         return
-    rows = [
-        (f"[{section}]", key, str(value))
-        for section, table_ in words.items()
-        if isinstance(table_, dict)
-        for key, value in table_.items()
-        if key != "is"
-    ]
-    table(("Section", "Setting", "Value"), rows)
+    table(
+        ("Setting", "Value"),
+        [
+            (f"{section}.{key}", _toml(value))
+            for section, settings in words.items()
+            for key, value in settings.items()
+        ],
+    )
+    if not found.policy.tasks and not found.policy.signers:
+        say("No task may run yet: name its digest in policy.tasks, or who signs in policy.signers.")
 
 
 @app.command()
 def log(folder: Path = FOLDER, json: bool = JSON) -> None:
     """Show what left the building."""
+    from hansa.news import entry_words, moment
+    from hansa.site import config
     from hansa.site.agent import LOG
     from hansa.site.logbook import read
 
+    config.load(folder)  # a folder without a site has no log that could be empty
     entries = list(read(folder / LOG))
     if json:
         emit({"entries": entries})
         return
-    rows = [
-        (
-            datetime.fromtimestamp(entry["time"], UTC).strftime("%m-%d %H:%M:%S"),
-            entry["kind"],
-            str(entry.get("job", "")),
-            f"{entry['purpose']} {entry['round']}.{entry['attempt']}" if "round" in entry else "",
-            f"{entry['bytes']:,}" if "bytes" in entry else "",
-            entry.get("reason") or ", ".join(entry.get("segments", ())),
-        )
-        for entry in entries
-    ]
-    table(("Time (UTC)", "What", "Job", "Round", "Bytes", "Segments, or why not"), rows)
+    for entry in entries:
+        word, rest = entry_words(entry)
+        say(f"{moment(entry['time'])}  {word:<8}  {rest}", later=" " * 26)
+    left = [entry["bytes"] for entry in entries if entry["kind"] == "left"]
+    say(f"{len(left)} updates left this site, {sum(left):,} bytes in all.")
+
+
+def _toml(value: Any) -> str:
+    """A value as site.toml has it."""
+    return encoder.dumps(value)
 
 
 def _text(invite: str) -> str:

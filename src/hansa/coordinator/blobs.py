@@ -95,8 +95,13 @@ class Blobs:
             )
         return np.frombuffer(content, kind)
 
-    def mapped(self, sha256: str, dtype: DTypeLike) -> NDArray[Any]:
+    def mapped(self, sha256: str, dtype: DTypeLike, *, known: bool = False) -> NDArray[Any]:
         """The bytes of that name as a read-only vector that stays on the disk until it is read.
+
+        Args:
+          sha256: the name.
+          dtype: of the elements.
+          known: the caller has just put these bytes here, so that they need not be hashed again.
 
         Raises:
           StoreError: there are none, they are damaged, or they do not divide into elements.
@@ -107,7 +112,7 @@ class Blobs:
                 f"blob {sha256[:16]} has {size:,} bytes, which are no vector of {kind}",
                 fix="ask for the element type that was stored",
             )
-        with self.open(sha256) as file:
+        with self.path(sha256).open("rb") if known else self.open(sha256) as file:
             return np.memmap(file, kind, "r")
 
     def size(self, sha256: str) -> int:

@@ -49,7 +49,7 @@ class StoreJournal:
         """
         row = await asyncio.to_thread(self._close, record, state)
         self.on_close(RoundKey(self.job, record.purpose, record.round, record.attempt))
-        return await asyncio.to_thread(_state_of, row, state.server, self.blobs)
+        return _state_of(row, state.server, self.blobs, known=True)
 
     def _close(self, record: RoundRecord, state: TrainState) -> StateRow:
         self.blobs.put(state.params.data, sha256=state.model)
@@ -75,17 +75,17 @@ def remembered_state(row: StateRow, plan: Plan, blobs: Blobs) -> TrainState:
       StoreError: a blob is missing or damaged.
     """
     optimizer: ServerOptimizer[Any] = plan.parts.algorithm.server
-    return _state_of(row, optimizer.init(np.zeros(1, np.float32)), blobs)
+    return _state_of(row, optimizer.init(np.zeros(1, np.float32)), blobs, known=False)
 
 
-def _state_of(row: StateRow, like: tuple[Vector, ...], blobs: Blobs) -> TrainState:
+def _state_of(row: StateRow, like: tuple[Vector, ...], blobs: Blobs, *, known: bool) -> TrainState:
     return TrainState(
         round=row.round,
         attempt=row.attempt,
-        params=blobs.mapped(row.model_sha256, np.dtype("<f4")),
+        params=blobs.mapped(row.model_sha256, np.dtype("<f4"), known=known),
         model=row.model_sha256,
         server=tuple(
-            blobs.mapped(name, vector.dtype)
+            blobs.mapped(name, vector.dtype, known=known)
             for name, vector in zip(row.server_sha256s, like, strict=True)
         ),
         best=row.best,

@@ -198,7 +198,7 @@ class Slot:
     Attributes:
       generation: how often the sum has been made durable in this round, from 1.
       slot: which of the accumulator's two files.
-      checksum: SHA-256 of its bytes.
+      checksum: CRC-32 of its bytes, 8 hexadecimal digits.
     """
 
     generation: int

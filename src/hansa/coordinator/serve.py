@@ -33,7 +33,6 @@ from hansa.coordinator.desk import Desk
 from hansa.coordinator.door import Context, Door, answering
 from hansa.coordinator.keyring import Keyring
 from hansa.coordinator.members import Members
-from hansa.coordinator.memory import bound_memory
 from hansa.coordinator.people import PeopleDoor
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.runner import Floor, Runner
@@ -42,6 +41,7 @@ from hansa.coordinator.store import Store
 from hansa.core.keys import ReplayKey
 from hansa.errors import Unavailable
 from hansa.identity.authority import Authority
+from hansa.memory import give_memory_back
 from hansa.wire.limits import SERVER_OPTIONS
 from hansa.wire.methods import ENROL, parse, serve
 from hansa.wire.v1 import sites_pb2 as pb
@@ -104,7 +104,7 @@ async def serving(folder: Path) -> AsyncIterator[Coordinator]:
 
 async def serve_until_signalled(folder: Path, on_ready: Callable[[Coordinator], None]) -> None:
     """Runs a coordinator until SIGTERM or SIGINT, then stops in order."""
-    bound_memory()
+    give_memory_back()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -71,9 +71,13 @@ class Report:
     pooled: Score
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON: null where a value is not defined."""
-        plain: dict[str, Any] = _without_nan(dataclasses.asdict(self))
-        return plain
+        """Plain numbers for JSON, each with its interval beside it; null where none is defined."""
+        scores = {
+            f.name: _plain(score)
+            for f in dataclasses.fields(self)
+            if isinstance(score := getattr(self, f.name), Score)
+        }
+        return {"patients": self.patients, **scores}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,15 @@ def _joined(parts: Sequence[Examples]) -> Examples:
     )
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _plain(score: Score) -> dict[str, Any]:
+    """`{"accuracy": 0.8, "accuracy_interval": [0.7, 0.9], ...}`."""
+    told: dict[str, Any] = {}
+    for f in dataclasses.fields(score):
+        estimate: Estimate = getattr(score, f.name)
+        told[f.name] = _defined(estimate.value)
+        told[f"{f.name}_interval"] = [_defined(estimate.low), _defined(estimate.high)]
+    return told
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
