@@ -49,8 +49,11 @@ class Remote:
             return cls(str(words["url"]), str(words["token"]), str(words["root"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HansaError(
-                f"{file} does not say how to reach a coordinator",
-                fix="name the coordinator's folder, or the operator.json that its owner gave you",
+                f"{file} does not say how to reach a coordinator"
+                if file.is_file()
+                else f"there is no coordinator's folder or operator.json at '{path}'",
+                fix="name the coordinator's folder with --coordinator, or the operator.json that "
+                "its owner gave you",
             ) from error
 
     # -------------------------------------------------------------- calls

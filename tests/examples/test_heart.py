@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -282,14 +283,16 @@ def test_the_report_says_what_each_model_does():
     }  # fmt: skip
     for name in plain.keys() - {"patients"}:
         for metric in ("accuracy", "auroc"):
-            estimate = plain[name][metric]
-            assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
-            assert 0.01 < estimate["high"] - estimate["low"] < 0.4
+            low, high = plain[name][f"{metric}_interval"]
+            assert 0 <= low <= plain[name][metric] <= high <= 1
+            assert 0.01 < high - low < 0.4
+            estimate = getattr(getattr(found, name), metric)
+            assert (plain[name][metric], low, high) == dataclasses.astuple(estimate)
     # The federation's own measurement, from sums that the hospitals sent, is the same number.
-    assert plain["federated"]["accuracy"]["value"] == pytest.approx(result.metrics["accuracy"])
+    assert plain["federated"]["accuracy"] == pytest.approx(result.metrics["accuracy"])
     auroc = result.metrics["auroc"]
     assert auroc is not None
-    assert plain["federated"]["auroc"]["value"] == pytest.approx(auroc, abs=0.01)
+    assert plain["federated"]["auroc"] == pytest.approx(auroc, abs=0.01)
 
 
 def test_an_interval_is_as_wide_as_theory_says():

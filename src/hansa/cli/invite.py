@@ -1,4 +1,4 @@
-"""`hansa invite` and `hansa revoke`: letting a site into a federation, and out of it."""
+"""`hansa invite`, `revoke`, `sites`: letting a site into a federation, out of it, who is in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from hansa.cli.output import emit, say
+from hansa.cli.arguments import JSON
+from hansa.cli.output import emit, say, table
 
 COORDINATOR = typer.Option(
     Path("coordinator"), "--coordinator", help="The coordinator's folder, or its operator.json."
@@ -18,7 +19,7 @@ def invite(
     site: str = typer.Argument(help="Name that the site will have in the federation."),
     organisation: str = typer.Option("", help="Whose site it is; the site's name if left out."),
     coordinator: Path = COORDINATOR,
-    json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+    json: bool = JSON,
 ) -> None:
     """Make a one-time invite for a site."""
     from hansa.coordinator.inviting import invite as make
@@ -34,7 +35,7 @@ def revoke(
     site: str = typer.Argument(help="The site to shut out."),
     reason: str = typer.Option("revoked by an operator", help="Why; the site is told."),
     coordinator: Path = COORDINATOR,
-    json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+    json: bool = JSON,
 ) -> None:
     """Shut a site out of the federation at once."""
     from hansa.remote import Remote
@@ -44,3 +45,32 @@ def revoke(
         emit(told)
         return
     say(f"Site '{site}' is refused from now on.")
+
+
+def sites(
+    coordinator: Path = COORDINATOR,
+    json: bool = JSON,
+) -> None:
+    """List the sites of a federation, and who attends."""
+    from hansa.news import moment
+    from hansa.remote import Remote
+
+    rows = Remote.load(coordinator).sites()
+    if json:
+        emit({"sites": rows})
+        return
+    if not rows:
+        say("No site has joined yet: hansa invite SITE")
+        return
+    table(
+        ("Site", "Organisation", "Joined (UTC)", "Now"),
+        [
+            (
+                row["name"],
+                row["organisation"],
+                moment(row["enrolled"]),
+                "revoked" if row["revoked"] else "attends" if row["attending"] else "away",
+            )
+            for row in rows
+        ],
+    )

@@ -8,16 +8,16 @@ from typing import Any
 
 import typer
 
+from hansa.cli.arguments import JOB, JSON
 from hansa.cli.invite import COORDINATOR
 from hansa.cli.output import emit, heading, note, say, table
 from hansa.errors import HansaError, Refused
 
-JSON = typer.Option(False, "--json", help="One JSON object on standard output.")
 FINAL = frozenset({"done", "failed", "cancelled", "refused"})
 
 
 def submit(
-    job: str = typer.Argument(help="A job file, a folder with job.toml, or an example's name."),
+    job: str = JOB,
     coordinator: Path = COORDINATOR,
     sign: Path | None = typer.Option(None, help="Key file to sign the task's code with."),
     json: bool = JSON,
@@ -143,9 +143,9 @@ def _show(whole: Mapping[str, Any], json: bool) -> None:
 
 
 def _round(record: Mapping[str, Any]) -> str:
-    name = str(record["round"]) if record["purpose"] == "train" else record["purpose"]
+    name = str(record["round"] if record["purpose"] == "train" else record["purpose"])
     again = f".{record['attempt']}" if record["attempt"] else ""
-    return f"{name}{again}" + " void" * record["void"]
+    return f"{name}{again}" + " void" * bool(record["void"])
 
 
 def _end(body: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as encoder
+import logging
 import os
 import resource
 import signal
@@ -11,18 +12,17 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import typer
 
+from hansa.cli.arguments import JSON
 from hansa.cli.coordinator import log_to_stderr
 from hansa.cli.group import OPTIONS
-from hansa.cli.output import emit, note, say, table
+from hansa.cli.output import emit, say
 
 app = typer.Typer(help="Join a federation and run a site.", **OPTIONS)
 
 FOLDER = typer.Argument(Path("site"), help="The site's folder.")
-JSON = typer.Option(False, "--json", help="One JSON object on standard output.")
 
 
 @app.command()
@@ -59,13 +59,14 @@ def run(folder: Path = FOLDER) -> None:
 async def _run(folder: Path) -> None:
     from hansa.site.agent import Agent
 
-    running = asyncio.ensure_future(Agent(folder, note).run())
+    say_now = logging.getLogger("hansa.site").info
+    running = asyncio.ensure_future(Agent(folder, say_now).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
         await running
     except asyncio.CancelledError:
-        note("stopped")
+        say_now("stopped")
 
 
 @app.command()
@@ -78,14 +79,9 @@ def policy(folder: Path = FOLDER, json: bool = JSON) -> None:
     if json:
         emit(words)
         return
-    table(
-        ("Setting", "Value"),
-        [
-            (f"{section}.{key}", _toml(value))
-            for section, settings in words.items()
-            for key, value in settings.items()
-        ],
-    )
+    for section, settings in words.items():
+        for key, value in settings.items():
+            print(f"{f'{section}.{key}':<22}{encoder.dumps(value)}")
     if not found.policy.tasks and not found.policy.signers:
         say("No task may run yet: name its digest in policy.tasks, or who signs in policy.signers.")
 
@@ -108,11 +104,6 @@ def log(folder: Path = FOLDER, json: bool = JSON) -> None:
         say(f"{moment(entry['time'])}  {word:<8}  {rest}", later=" " * 26)
     left = [entry["bytes"] for entry in entries if entry["kind"] == "left"]
     say(f"{len(left)} updates left this site, {sum(left):,} bytes in all.")
-
-
-def _toml(value: Any) -> str:
-    """A value as site.toml has it."""
-    return encoder.dumps(value)
 
 
 def _text(invite: str) -> str:

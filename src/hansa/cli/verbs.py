@@ -49,6 +49,9 @@ VERBS: Mapping[str, Verb] = {
     "revoke": Verb(
         "hansa.cli.invite:revoke", "Shut a site out of the federation at once.", FEDERATION
     ),
+    "sites": Verb(
+        "hansa.cli.invite:sites", "List the sites of a federation, and who attends.", FEDERATION
+    ),
     "site": Verb("hansa.cli.site:app", "Join a federation and run a site.", FEDERATION),
     "demo": Verb(
         "hansa.cli.demo:demo", "Train across four real hospitals on this machine.", MACHINE

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hansa.errors import HansaError, JobError
 from hansa.identity.authority import Authority
 from hansa.identity.keys import save_credentials
+from hansa.identity.names import check_federation
 
 SETTINGS = "coordinator.toml"
 
@@ -58,7 +59,9 @@ def init(folder: Path, settings: Settings, now: datetime) -> Authority:
 
     Raises:
       HansaError: the folder holds a coordinator already.
+      IdentityError: the federation cannot have that name; nothing was made.
     """
+    check_federation(settings.federation)
     if (folder / SETTINGS).exists():
         raise HansaError(
             f"{folder} holds a coordinator already", fix="choose another folder or use this one"

@@ -275,9 +275,10 @@ class Runner:
             most = max(wanted - no, yes + undecided)
             if most < plan.quorum:
                 raise Refused(
-                    f"{no} sites refused the plan: at most {most} of the {plan.quorum} that a "
-                    "round needs can take part",
-                    fix="see the sites' reasons with `hansa jobs`, change the job, submit it again",
+                    f"{no} site{'s' * (no != 1)} refused the plan: at most {most} of the "
+                    f"{plan.quorum} that a round needs can take part",
+                    fix="see the sites' reasons with `hansa jobs JOB`, change the job, submit it "
+                    "again",
                 )
             job.changed.clear()
             with contextlib.suppress(TimeoutError):

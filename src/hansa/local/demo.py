@@ -153,12 +153,18 @@ def _compared(job: Job, params: Vector, seed: int) -> Report:
 
 def _clear(folder: Path) -> None:
     """An empty folder with our mark; nothing that is not ours is deleted."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise HansaError(
-                f"{folder} holds something that the demo did not make",
-                fix="name another folder with --folder",
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise HansaError(
+            f"{folder} holds something that the demo did not make",
+            fix="name another folder with --folder",
+        )
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        (folder / MARK).touch()
+    except OSError as error:
+        raise HansaError(
+            f"{folder} cannot be made anew ({error.strerror})",
+            fix="name another folder with --folder",
+        ) from error

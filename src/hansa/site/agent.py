@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ from hansa.site.connection import Line, backoff, diagnose, dialled
 from hansa.site.desk import Accepted, Offer, accept
 from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
-from hansa.site.rounds import Rounds, reason_of
+from hansa.site.rounds import Rounds, explained, log_failure, reason_of
 from hansa.wire.limits import CALL_SECONDS, MAX_BUNDLE, PROTOCOL
 from hansa.wire.methods import ATTEND, RENEW, call
 from hansa.wire.status import of_status
@@ -48,8 +47,6 @@ ADDRESS = "coordinator.address"
 
 BUNDLE_SECONDS = 300.0
 """How long the code of an offered job is fetched before the job is refused."""
-
-_log = logging.getLogger(__name__)
 
 
 class Agent:
@@ -226,7 +223,8 @@ class Agent:
                 await self._prepare(offer)
             self._log_verdict(verdict)
         except Exception as error:  # noqa: BLE001  whatever is wrong with it, it does not run
-            _log.exception("job %s refused", offer.job)
+            if not explained(error):
+                log_failure(f"job {offer.job} refused", error)
             self._jobs.pop(offer.job, None)
             verdict.accepted, verdict.reason = False, reason_of(error)
             with contextlib.suppress(StoreError):

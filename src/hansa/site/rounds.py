@@ -123,7 +123,7 @@ class Rounds:
         try:
             package = await self._prepared(key, order)
         except Exception as error:  # noqa: BLE001  whatever is wrong, the others need not wait
-            _log.exception("round %s declined", key)
+            log_failure(f"round {key[2]} of {key[0]} declined", error)
             declined = pb.Declined(round=order.round, reason=reason_of(error))
             await self._say(pb.FromSite(declined=declined))
             return
@@ -217,6 +217,16 @@ class Rounds:
 def reason_of(error: Exception) -> str:
     """Why not, for the coordinator; what an unknown error says may quote data and stays here."""
     return str(error) if isinstance(error, HansaError) else f"a defect: {type(error).__name__}"
+
+
+def explained(error: Exception) -> bool:
+    """Whether an error says all there is to know: a refusal does, a task that raised does not."""
+    return isinstance(error, HansaError) and error.__cause__ is None
+
+
+def log_failure(what: str, error: Exception) -> None:
+    """Writes an error into the agent's own log, with a traceback unless it explains itself."""
+    _log.error("%s: %s", what, error, exc_info=None if explained(error) else error)
 
 
 def _key(round_id: pb.RoundId) -> RoundKey:
