@@ -110,7 +110,7 @@ def read_facts(facts: str) -> TaskFacts:
 def _object(text: str, what: str) -> dict[str, canonical.Json]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HansaError(f"{what} is no JSON", fix="send canonical JSON") from error
     if not isinstance(value, dict):
         raise HansaError(f"{what} is no JSON object", fix="send canonical JSON")

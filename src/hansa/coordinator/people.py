@@ -45,6 +45,12 @@ from hansa.submission import Submission
 MAX_BODY = 2 << 30
 """Largest blob in bytes that the people's door takes."""
 
+MAX_WORDS = 1 << 20
+"""Largest JSON in bytes that the people's door takes."""
+
+MAX_SEQ = 2**63 - 1
+"""Largest number of an event."""
+
 
 @dataclass(frozen=True, slots=True)
 class PeopleDoor:
@@ -70,7 +76,7 @@ class PeopleDoor:
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/v1/blobs/{sha256}", self._guard(self._put_blob), methods=["PUT"]),
                 Route("/v1/jobs", self._guard(self._submit), methods=["POST"]),
@@ -83,6 +89,8 @@ class PeopleDoor:
                 Route("/v1/sites/{site}/revoke", self._guard(self._revoke), methods=["POST"]),
             ]
         )
+        app.router.redirect_slashes = False  # a redirection would repeat what the caller called us
+        return app
 
     def _guard(
         self, handler: Callable[[Request], Awaitable[Response]]
@@ -92,9 +100,13 @@ class PeopleDoor:
         async def guarded(request: Request) -> Response:
             try:
                 await asyncio.to_thread(self._operator, request)
+            except IdentityError as error:
+                return JSONResponse(_told(error), 401, {"www-authenticate": "Bearer"})
+            try:
                 return await handler(request)
             except HansaError as error:
-                return JSONResponse(_told(error), status_code=_status(error))
+                status = 422 if isinstance(error, Refused) else 400
+                return JSONResponse(_told(error), status)
 
         return guarded
 
@@ -113,11 +125,7 @@ class PeopleDoor:
     # -------------------------------------------------------------- jobs
 
     async def _put_blob(self, request: Request) -> Response:
-        content = bytearray()
-        async for data in request.stream():
-            content += data
-            if len(content) > MAX_BODY:
-                raise Refused(f"more than {MAX_BODY:,} bytes", fix="submit a smaller model")
+        content = await _content(request, MAX_BODY, "submit a smaller model")
         name = request.path_params["sha256"]
         if await asyncio.to_thread(_sha256, content) != name:
             raise HansaError("the content has another SHA-256", fix="send it again")
@@ -130,6 +138,8 @@ class PeopleDoor:
             submission = Submission(**words)
         except TypeError as error:
             raise HansaError(f"no submission: {error}", fix="use `hansa submit`") from error
+        if not all(isinstance(word, str) for word in words.values()):
+            raise HansaError("no submission: a word is no text", fix="use `hansa submit`")
         row, plan = await asyncio.to_thread(accept, submission, self.blobs, self.clock())
         await asyncio.to_thread(self.store.add_job, row)
         self.runner.start(row, plan)
@@ -166,10 +176,12 @@ class PeopleDoor:
     # -------------------------------------------------------------- news, sites
 
     async def _events(self, request: Request) -> Response:
-        after = request.query_params.get("after", "0")
-        if not after.isdecimal():
+        after, job = request.query_params.get("after", "0"), request.query_params.get("job")
+        if not after.isdecimal() or len(after) > 19 or int(after) > MAX_SEQ:
             raise HansaError("after is no number", fix="use the seq of the last event")
-        lines = self._lines(request.query_params.get("job"), int(after))
+        if job is not None:
+            await asyncio.to_thread(self.store.job, job)  # a mistyped name is told, not waited for
+        lines = self._lines(job, int(after))
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def _lines(self, job: str | None, after: int) -> AsyncIterator[str]:
@@ -206,28 +218,31 @@ def _summary(row: JobRow) -> dict[str, Any]:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    content = bytearray()
-    async for data in request.stream():
-        content += data
-        if len(content) > 1 << 20:
-            raise HansaError("the request is larger than 1 MiB", fix="send blobs apart")
+    content = await _content(request, MAX_WORDS, "send blobs apart")
     try:
         value = json.loads(content or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HansaError("the request is no JSON", fix="send a JSON object") from error
     if not isinstance(value, dict):
         raise HansaError("the request is no JSON object", fix="send a JSON object")
     return value
 
 
+async def _content(request: Request, most: int, fix: str) -> bytearray:
+    """The body; one that is announced or comes larger than it may be is not read to its end."""
+    announced = request.headers.get("content-length", "0")
+    content = bytearray()
+    if not announced.isdecimal() or len(announced) > 19 or int(announced) > most:
+        raise Refused(f"the request is larger than {most:,} bytes", fix=fix)
+    async for data in request.stream():
+        content += data
+        if len(content) > most:
+            raise Refused(f"the request is larger than {most:,} bytes", fix=fix)
+    return content
+
+
 def _sha256(content: bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _status(error: HansaError) -> int:
-    if isinstance(error, IdentityError):
-        return 401
-    return 422 if isinstance(error, Refused) else 400
 
 
 def _told(error: HansaError) -> dict[str, Any]:

@@ -249,6 +249,9 @@ def values(metrics: Sequence[Metric], sums: Floats) -> dict[str, float | None]:
     return found
 
 
+_TYPES: Mapping[str, type] = {"name": str, "unit": str, "bins": int}
+
+
 def of_json(value: Json) -> Metric:
     """Reads a metric's declaration back from canonical JSON, by the closed list `KINDS`.
 
@@ -256,7 +259,7 @@ def of_json(value: Json) -> Metric:
       HansaError: the value declares no known metric.
     """
     unknown = HansaError(
-        f"{value!r} is not a metric", fix=f"use one of: {', '.join(sorted(KINDS))}"
+        f"{value!r:.200} is not a metric", fix=f"use one of: {', '.join(sorted(KINDS))}"
     )
     if not isinstance(value, dict):
         raise unknown
@@ -264,6 +267,10 @@ def of_json(value: Json) -> Metric:
     if kind is None:
         raise unknown
     fields: dict[str, Any] = {k: v for k, v in value.items() if k != "is"}
+    if any(type(fields[name]) is not right for name, right in _TYPES.items() if name in fields):
+        raise unknown
+    if fields.get("bins", 1) < 1:
+        raise unknown
     try:
         fields["better"] = Better[str(fields["better"]).upper()]
         return kind(**fields)
