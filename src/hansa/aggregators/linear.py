@@ -26,6 +26,10 @@ _SMALLEST = -149
 """All float32 numbers are multiples of 2**-149: a finer grid says nothing more."""
 
 
+_BLOCK = 16_384
+"""Coordinates that are folded at once: what that needs stays in the processor's second cache."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mean:
     """The sum of all updates, to be divided by their weight.
@@ -178,8 +182,8 @@ def _check_form(update: Update, total: Vector, kind: np.dtype[Any]) -> None:
 
 def _fold(total: Vector, values: Vector, quantum: float) -> None:
     """Rounds to the grid and adds; a product with a power of two is exact in float64."""
-    scaled, steps = np.empty(65_536, np.float64), np.empty(65_536, np.int64)
-    for block in blocks(len(values)):
+    scaled, steps = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.int64)
+    for block in blocks(len(values), _BLOCK):
         count = block.stop - block.start
         real, whole, place = scaled[:count], steps[:count], total[block]
         real[...] = values[block]

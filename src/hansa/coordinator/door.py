@@ -31,7 +31,7 @@ from hansa.wire.v1 import sites_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-SENDING = 3
+SENDING = 2
 """Fetches answered at once: while one waits for its peer, another keeps the network busy."""
 
 UNREAD = 8

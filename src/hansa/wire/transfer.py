@@ -49,11 +49,13 @@ async def receive(
                     f"of the {len(into):,} announced were due",
                     fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the last",
                 )
+            part = into[filled : filled + due]
+            part[:] = data
+            del data  # a chunk that is copied must not keep its memory while the next one comes
             # The next chunk travels while this one is hashed, which needs no interpreter lock.
             coming = asyncio.ensure_future(within(_next(parts), patience))
-            await asyncio.to_thread(hasher.update, data)
-            into[filled : filled + len(data)] = data
-            filled += len(data)
+            await asyncio.to_thread(hasher.update, part)
+            filled += due
     finally:
         coming.cancel()
     if filled != len(into):
