@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+
+from hansa.cli import main
 
 TASK = Path(__file__).parent / "toyjob" / "task.py"
 
@@ -86,6 +92,20 @@ def run(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = No
         check=False,
     )
     return Run(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(*words: str, cwd: Path) -> Run:
+    """The same in this process, many times faster: for verbs that leave no traces in it."""
+    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        os.chdir(cwd)
+        try:
+            code = main(words)
+        finally:
+            os.chdir(before)
+    return Run(code, out.getvalue(), err.getvalue())
 
 
 def make_jobs(folder: Path) -> None:
