@@ -1,6 +1,6 @@
 """The floor: the same transfers with nothing around them, to compare a round of Hansa with.
 
-    python bench/bare.py [--sites 10] [--parameters 1663370] [--rounds 8]
+    python bench/bare.py [--sites 10] [--parameters 1663370] [--rounds 8] [--quick] [--json]
 
 One process takes updates over mTLS from client processes: one stream each, the parameters pushed
 in chunks of 1 MiB, an update back in chunks of 1 MiB, each added as it comes. No hash, no schema,
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,7 @@ OPTIONS = (("grpc.max_receive_message_length", 2 * CHUNK),)
 async def serve(sites: int, parameters: int, rounds: int, folder: Path) -> list[float]:
     """Runs the rounds; returns the seconds of each."""
     credentials = _make_credentials(folder)
-    params = np.ones(parameters, np.float32)
+    params: Any = np.ones(parameters, np.float32)
     total = np.zeros(parameters, np.float32)
     state: dict[str, Any] = {"round": 0, "left": 0, "go": asyncio.Event(), "done": asyncio.Event()}
 
@@ -59,7 +60,7 @@ async def serve(sites: int, parameters: int, rounds: int, folder: Path) -> list[
                 state["done"].set()
 
     server = grpc.aio.server(options=OPTIONS)
-    handler = grpc.stream_stream_rpc_method_handler(attend)
+    handler: Any = grpc.stream_stream_rpc_method_handler(attend)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", {"A": handler}),))
     tls = grpc.ssl_server_credentials(
         [(credentials.key_pem, credentials.chain_pem)], credentials.root_pem, True
@@ -67,10 +68,10 @@ async def serve(sites: int, parameters: int, rounds: int, folder: Path) -> list[
     port = server.add_secure_port("127.0.0.1:0", tls)
     await server.start()
     command = [sys.executable, __file__, "--client", str(port), str(folder), str(parameters)]
-    clients = [subprocess.Popen(command) for _ in range(sites)]
+    clients = [subprocess.Popen(command) for _ in range(sites)]  # noqa: ASYNC220  before any work
     seconds = []
     try:
-        while state.get("here", 0) < sites:
+        while state.get("here", 0) < sites:  # noqa: ASYNC110  nothing is measured yet
             await asyncio.sleep(0.05)
         for number in range(rounds):
             started = time.perf_counter()
@@ -95,7 +96,7 @@ async def attend(port: int, folder: Path, parameters: int) -> None:
     own = load_credentials(folder / "site")
     tls = grpc.ssl_channel_credentials(own.root_pem, own.key_pem, own.chain_pem)
     async with grpc.aio.secure_channel(f"localhost:{port}", tls, options=OPTIONS) as channel:
-        stream = channel.stream_stream("/bare/A")()
+        stream: Any = channel.stream_stream("/bare/A")()
         await stream.write(b"here")
         got = np.empty(4 * parameters, np.uint8)
         while True:
@@ -129,10 +130,16 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=10)
     parser.add_argument("--parameters", type=int, default=1_663_370)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--quick", action="store_true", help="four rounds")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     args = parser.parse_args()
+    rounds = 4 if args.quick else args.rounds
     with tempfile.TemporaryDirectory() as folder:
-        seconds = asyncio.run(serve(args.sites, args.parameters, args.rounds, Path(folder)))
-    print(f"{statistics.median(seconds[1:]):.3f} s per round")
+        seconds = asyncio.run(serve(args.sites, args.parameters, rounds, Path(folder)))
+    median = statistics.median(seconds[1:])
+    print(f"{args.sites} sites: {median:.3f} s per round", file=sys.stderr)
+    if args.json:
+        print(json.dumps({"seconds_per_round": median, "sites": args.sites, "rounds": rounds}))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from hansa.algorithms import fedavg
@@ -84,7 +85,7 @@ def measure(setting: Setting) -> Result:
         closed = closing_times(federation, job)
         if len(closed) != setting.rounds:
             sys.exit(f"{setting.name}: the job ended after {len(closed)} rounds")
-        gaps = [after - before for before, after in zip(closed, closed[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(closed)]
         return Result(
             statistics.median(gaps),
             memory_mb(pid, "VmHWM"),
