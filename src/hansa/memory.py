@@ -9,6 +9,7 @@ system anew costs as much as a pass over them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import Final
 
@@ -34,3 +35,9 @@ def _set(options: dict[int, int]) -> None:
         return
     for option, value in options.items():
         mallopt(option, value)
+
+
+def trim() -> None:
+    """Gives back what lies free between objects; a millisecond for some tens of megabytes."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -30,6 +30,7 @@ from hansa.core.contribute import Fold, RoundTask
 from hansa.core.parts import Dropout, Partial, Update
 from hansa.core.round import Opening
 from hansa.errors import HansaError, RoundVoid, StoreError, UpdateRejected
+from hansa.memory import trim
 from hansa.wire.transfer import receive
 from hansa.wire.vectors import Encoding
 
@@ -205,6 +206,8 @@ class Intake:
                 raise _over()
             self._check_awaited(site)  # it may have declined while it was sending
             update = Update(vector, self.task.layout)
+            if not self._counted:  # what the fetches left free; the sum takes its place
+                await asyncio.to_thread(trim)
             self._partial = await asyncio.to_thread(self._fold.add, self._partial, site, update)
             durable = asyncio.get_running_loop().create_future()
             self._counted[site] = Counted(sha256, durable)
@@ -272,18 +275,22 @@ class Intake:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _commit_in_groups(self) -> None:
-        """Commits a while after the first fold that is not durable yet, so that others join."""
+        """Commits a while after the first fold that is not durable yet, so that others join.
+
+        A single new update waits: alone in a sum, or in the difference of two, it would be an
+        individual update on the disk.
+        """
         wait = PATIENCE
         while True:
             await asyncio.sleep(wait)
             started = time.monotonic()
             try:
-                await _uninterrupted(self._commit())
+                await _uninterrupted(self._commit(fewest=2))
             except StoreError as error:
                 _log.error("the sum of the round is not durable yet: %s", error)
             wait = max(PATIENCE, 4 * (time.monotonic() - started))
 
-    async def _commit(self) -> None:
+    async def _commit(self, fewest: int = 1) -> None:
         aggregator = self._fold.aggregator
         if not isinstance(aggregator, Mean):
             return
@@ -292,7 +299,7 @@ class Intake:
                 await self._record(*self._unsure)
             async with self._folding:
                 new = {s: c for s, c in self._counted.items() if not c.durable.done()}
-                if not new:
+                if len(new) < fewest:
                     return
                 self._generation += 1
                 draft = await asyncio.to_thread(

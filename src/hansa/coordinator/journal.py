@@ -17,6 +17,7 @@ from hansa.core.parts import ServerOptimizer
 from hansa.core.plan import Plan
 from hansa.core.round import Opening, RoundRecord, TrainState
 from hansa.core.vector import Vector, sha256
+from hansa.memory import trim
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class StoreJournal:
             stale=state.stale,
         )
         self.store.close_round(self.job, record, row, self.clock())
+        trim()
         return row
 
 

@@ -156,7 +156,8 @@ class Members:
             if not ends.expired():
                 ends.reschedule(asyncio.get_running_loop().time() + GRACE_SECONDS)
         return IdentityError(
-            f"site '{site}' was revoked: {reason}", fix="ask for a new invite and join again"
+            f"site '{site}' was revoked: {reason}",
+            fix="ask why; its name stays refused, so it comes back under a new one by a new invite",
         )
 
     # -------------------------------------------------------------- receipts

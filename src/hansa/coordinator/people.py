@@ -32,6 +32,7 @@ from starlette.routing import Route
 
 from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.bulletin import Bulletin
+from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.members import Members
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.rows import JobRow, Operator
@@ -59,6 +60,7 @@ class PeopleDoor:
     Attributes:
       store: durable state.
       blobs: vectors and bundles.
+      housekeeping: told what waits for its submission.
       members: enrolled sites.
       roster: attending sites.
       runner: open jobs.
@@ -68,6 +70,7 @@ class PeopleDoor:
 
     store: Store
     blobs: Blobs
+    housekeeping: Housekeeping
     members: Members
     roster: Roster
     runner: Runner
@@ -129,6 +132,7 @@ class PeopleDoor:
         name = request.path_params["sha256"]
         if await asyncio.to_thread(_sha256, content) != name:
             raise HansaError("the content has another SHA-256", fix="send it again")
+        self.housekeeping.uploaded(name)
         await asyncio.to_thread(self.blobs.put, content, name)
         return JSONResponse({"sha256": name})
 

@@ -21,6 +21,7 @@ from hansa.coordinator.accumulator import DurableAccumulator
 from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.desk import Desk, RoundKey
+from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.journal import StoreJournal, remembered_state
 from hansa.coordinator.ledger import StoreLedger
 from hansa.coordinator.roster import Roster
@@ -57,6 +58,7 @@ class Floor:
       shelf: what sites may fetch.
       buffers: memory for updates on their way in.
       sums: the durable sums of a job.
+      housekeeping: deletes what no job needs any more.
       secret: from which cohorts that must not be foreseen are drawn.
       clock: seconds since the epoch.
     """
@@ -68,6 +70,7 @@ class Floor:
     shelf: Shelf
     buffers: Buffers
     sums: Callable[[str], DurableAccumulator]
+    housekeeping: Housekeeping
     secret: ReplayKey
     clock: Callable[[], float]
 
@@ -335,6 +338,7 @@ class Runner:
     def _closed(self, key: RoundKey) -> None:
         self._floor.desk.answer(key)
         self._on_event()
+        asyncio.get_running_loop().run_in_executor(None, self._floor.housekeeping.sweep)
 
     async def _set(self, job_id: str, status: Status, reason: str) -> None:
         _log.info("job %s is %s%s", job_id, status.value, f": {reason}" if reason else "")

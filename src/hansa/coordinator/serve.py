@@ -31,6 +31,7 @@ from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.bulletin import Bulletin
 from hansa.coordinator.desk import Desk
 from hansa.coordinator.door import Context, Door, answering
+from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.keyring import Keyring
 from hansa.coordinator.members import Members
 from hansa.coordinator.people import PeopleDoor
@@ -124,6 +125,7 @@ def _assemble(
     blobs, bulletin, roster = Blobs(folder / "blobs"), Bulletin(), Roster()
     members = Members(authority, keyring, store, time.time)
     desk, shelf = Desk(store), Shelf()
+    housekeeping = Housekeeping(store, blobs, time.time)
     floor = Floor(
         store=store,
         blobs=blobs,
@@ -132,12 +134,22 @@ def _assemble(
         shelf=shelf,
         buffers=Buffers(RECEIVE_BUFFERS),
         sums=lambda job: DurableAccumulator(folder / "sums", job),
+        housekeeping=housekeeping,
         secret=ReplayKey((folder / "secret.key").read_bytes()),
         clock=time.time,
     )
     runner = Runner(floor, bulletin.post)
     door = Door(members, roster, desk, shelf, runner)
-    people = PeopleDoor(store, blobs, members, roster, runner, bulletin, time.time)
+    people = PeopleDoor(
+        store=store,
+        blobs=blobs,
+        housekeeping=housekeeping,
+        members=members,
+        roster=roster,
+        runner=runner,
+        bulletin=bulletin,
+        clock=time.time,
+    )
     return Coordinator(settings, store, runner, members, roster, door, people, keyring)
 
 

@@ -9,6 +9,7 @@ nobody contacted                      the charge stays spent                    
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -301,7 +302,7 @@ def _advance(
 
 def _watch(plan: Plan, state: TrainState, metrics: dict[str, float | None]) -> TrainState:
     value = metrics.get(plan.job.rounds.watch)
-    if value is None:
+    if value is None or math.isnan(value):  # a NaN would be the best value for ever
         return state
     lower = all(
         m.better.name == "LOWER" for m in plan.task.metrics if m.name == plan.job.rounds.watch
