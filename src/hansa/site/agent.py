@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,7 +136,8 @@ class Agent:
     async def _converse(self, channel: grpc.aio.Channel, credentials: Credentials) -> None:
         """Listens until the connection is lost, or until a new certificate wants a new one."""
         self._outgoing = asyncio.Queue()  # what a lost connection did not say is said anew
-        stream = call(channel, ATTEND)(self._sayings(self._outgoing))
+        stream = call(channel, ATTEND)()
+        talking = asyncio.create_task(self._talk(stream, self._outgoing))
         listening = asyncio.create_task(self._listen(stream, channel))
         renewing = asyncio.create_task(self._renew_in_time(channel, credentials))
         try:
@@ -146,21 +147,22 @@ class Agent:
                     task.result()
         finally:
             stream.cancel()
-            listening.cancel()
-            renewing.cancel()
-            await asyncio.wait([listening, renewing])
+            for task in (talking, listening, renewing):
+                task.cancel()
+            await asyncio.gather(talking, listening, renewing, return_exceptions=True)
 
     async def _listen(self, stream: Any, channel: grpc.aio.Channel) -> None:
-        async for message in stream:
+        while (message := await stream.read()) is not grpc.aio.EOF:
             self._hear(message, channel)
         raise Unavailable("the coordinator hung up", fix="it is dialled again")
 
-    async def _sayings(self, outgoing: asyncio.Queue[pb.FromSite]) -> AsyncIterator[pb.FromSite]:
-        yield pb.FromSite(
-            hello=pb.Hello(protocol=PROTOCOL, plan_format=FORMAT, software=f"hansa {__version__}")
-        )
-        while True:
-            yield await outgoing.get()
+    async def _talk(self, stream: Any, outgoing: asyncio.Queue[pb.FromSite]) -> None:
+        """Says hello, then whatever there is to say; how the stream ends is heard by listening."""
+        software = f"hansa {__version__}"
+        hello = pb.Hello(protocol=PROTOCOL, plan_format=FORMAT, software=software)
+        await stream.write(pb.FromSite(hello=hello))
+        while not stream.done():
+            await stream.write(await outgoing.get())
 
     def _hear(self, message: pb.ToSite, channel: grpc.aio.Channel) -> None:
         match message.WhichOneof("body"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+
+import grpc.aio
 
 from hansa.core.contribute import Purpose
 from hansa.core.plan import Plan
@@ -103,22 +105,19 @@ async def deliver(package: Package, connected: Callable[[], Awaitable[Line]]) ->
 
 async def _send(package: Package, line: Line) -> pb.Receipt:
     """One try: the header, the bytes when the coordinator is ready for them, the receipt."""
-    go = asyncio.Event()
-
-    async def parts() -> AsyncIterator[pb.DeliverPart | bytes]:
-        yield pb.DeliverPart(header=package.header)
-        await go.wait()
-        for frame in frames(package.content, DELIVERED):
-            yield frame
-
-    stream = call(line.channel, DELIVER)(parts())
+    stream = call(line.channel, DELIVER)()
     try:
         with answered(line.address):
-            async for reply in stream:
+            await stream.write(pb.DeliverPart(header=package.header))
+            while (reply := await stream.read()) is not grpc.aio.EOF:
                 if reply.WhichOneof("body") == "receipt":
                     receipt: pb.Receipt = reply.receipt
                     return receipt
-                go.set()
+                for frame in frames(package.content, DELIVERED):
+                    if stream.done():
+                        break  # it has been answered: the next read says how
+                    await stream.write(frame)
+                await stream.done_writing()
     finally:
         stream.cancel()
     raise Unavailable(f"{line.address} gave no receipt", fix="the update is delivered again")
