@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +85,7 @@ class Open:
       verdicts: what sites said to it.
       population: the sites it runs with, once it runs; later ones come too late.
       changed: set with each verdict.
+      closed: rounds that were closed by this process.
       task: the task that runs it.
     """
 
@@ -95,6 +95,7 @@ class Open:
     verdicts: dict[str, bool] = field(default_factory=dict)
     population: tuple[str, ...] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: int = 0
     task: asyncio.Task[None] | None = None
 
 
@@ -292,15 +293,15 @@ class Runner:
         """Trains; where the store fails, goes on from what it holds, as after a restart.
 
         Raises:
-          StoreError: it failed again and again.
+          StoreError: it failed again and again, and no round was closed meanwhile.
         """
         failures = 0
         while True:
-            began = time.monotonic()
+            closed = job.closed
             try:
                 return await self._train(job)
             except StoreError as error:
-                failures = 1 if time.monotonic() - began > PAUSES[-1] else failures + 1
+                failures = 1 if job.closed > closed else failures + 1
                 if failures > len(PAUSES):
                     raise
                 _log.error("job %s goes on in a moment: %s", job.row.id, error)
@@ -336,6 +337,9 @@ class Runner:
         await train(plan, await asyncio.to_thread(self._state, job), world)
 
     def _closed(self, key: RoundKey) -> None:
+        job = self._open.get(key.job)
+        if job is not None:  # else the coordinator is going down
+            job.closed += 1
         self._floor.desk.answer(key)
         self._on_event()
         asyncio.get_running_loop().run_in_executor(None, self._floor.housekeeping.sweep)
