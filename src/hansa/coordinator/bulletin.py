@@ -10,6 +10,7 @@ class Bulletin:
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
+        self.closed = False
 
     def post(self) -> None:
         """There is news: wakes everybody who waits."""
@@ -17,6 +18,11 @@ class Bulletin:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    def close(self) -> None:
+        """There will be no more news: whoever waits for some may go."""
+        self.closed = True
+        self.post()
 
     def next(self) -> asyncio.Future[None]:
         """Done at the next news. Take it before you look, so that nothing is missed."""

@@ -189,7 +189,7 @@ class PeopleDoor:
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def _lines(self, job: str | None, after: int) -> AsyncIterator[str]:
-        while True:
+        while not self.bulletin.closed:
             news = self.bulletin.next()
             for event in await asyncio.to_thread(self.store.events, job, after):
                 after = event.seq

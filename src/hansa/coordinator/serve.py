@@ -50,6 +50,9 @@ from hansa.wire.v1 import sites_pb2 as pb
 RECEIVE_BUFFERS = 1
 """Updates on their way in at once: one keeps memory at a few models and the network busy."""
 
+STOP_SECONDS = 2
+"""Time in which calls of people may come to their end when the coordinator stops."""
+
 LEASE_SECONDS = 30.0
 """How long a coordinator that stopped without a word keeps others from its store, at most."""
 
@@ -173,8 +176,8 @@ async def _open_doors(coordinator: Coordinator) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        coordinator.people.bulletin.close()  # streams of news have no end of their own
         people.should_exit = True
-        people.force_exit = True  # streams of events have no end of their own
         await asyncio.gather(sites.stop(0.5), enrolment.stop(0.5), running)
 
 
@@ -215,7 +218,11 @@ def _people_server(coordinator: Coordinator) -> tuple[uvicorn.Server, socket.soc
         listener.close()
         raise _taken(f"{settings.listen}:{settings.people_port}") from error
     web = uvicorn.Config(
-        coordinator.people.app(), log_config=None, lifespan="off", access_log=False
+        coordinator.people.app(),
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     web.load()
     web.ssl = coordinator.keyring.https_context()
