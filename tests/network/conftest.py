@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +12,34 @@ import pytest
 from tests.support.federation import Place, make
 
 MEMORY = Path("/dev/shm")
+
+
+LIBRARIES = ("asyncio", "grpc", "uvicorn", "concurrent.futures")
+
+
+class _Defects(logging.Handler):
+    """What libraries complain of: an exception that nobody caught, a task that nobody awaited."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith(LIBRARIES):
+            self.found.append(f"{record.name}: {self.format(record)}")
+
+
+@pytest.fixture(autouse=True)
+def no_defects() -> Iterator[None]:
+    """Whatever a test does to the other side, nothing breaks inside a library."""
+    handler = _Defects()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+        gc.collect()  # tasks complain when they are forgotten
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert not handler.found, "\n".join(handler.found)
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,10 @@ class FalseCoordinator:
         )
 
     async def fetch(self, request: bytes, context: Context) -> AsyncIterator[pb.Chunk]:
-        content = self.blobs[pb.FetchRequest.FromString(request).sha256]
+        content = self.blobs.get(pb.FetchRequest.FromString(request).sha256)
+        if content is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not today")
+            return
         for start in range(0, len(content), CHUNK):
             yield pb.Chunk(data=content[start : start + CHUNK])
 
