@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Settings:
     sites_port: int = 7431
     enrol_port: int = 7432
     people_port: int = 7433
-    store: str = ""
+    store: str = field(default="", repr=False)  # it may hold a password
 
 
 def init(folder: Path, settings: Settings, now: datetime) -> Authority:

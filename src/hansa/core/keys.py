@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class ReplayKey:
     Streams depend on the path alone, never on the order in which they are asked for.
     """
 
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def of_seed(cls, seed: int) -> ReplayKey:

@@ -8,7 +8,7 @@ from a key or a noise source that is handed in. Every part has a plan-time metho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, Protocol, TypeVar
 
@@ -123,7 +123,7 @@ class Update:
     A stage that owns its input may write into `vector`; nobody keeps an update it passed on.
     """
 
-    vector: Vector
+    vector: Vector = field(repr=False)
     layout: Layout
 
     def segment(self, name: str) -> Vector:
@@ -177,7 +177,7 @@ class Stage(Protocol):
 class Partial:
     """Some updates already folded together, and whose they were."""
 
-    value: Any
+    value: Any = field(repr=False)
     members: tuple[str, ...]
 
 
