@@ -37,7 +37,11 @@ def revoke(
     coordinator: Path = COORDINATOR,
     json: bool = JSON,
 ) -> None:
-    """Shut a site out of the federation at once."""
+    """Shut a site out of the federation at once.
+
+    Its connection and its calls end now, and its name is refused for good; what it delivered before
+    stays counted.
+    """
     from hansa.remote import Remote
 
     told = Remote.load(coordinator).revoke(site, reason)
