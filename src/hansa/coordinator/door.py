@@ -25,8 +25,8 @@ from hansa.identity.peer import Peer
 from hansa.wire.frames import DELIVERED, FETCHED, content_of, frame_of
 from hansa.wire.limits import CHUNK, HANDSHAKE_SECONDS, PROTOCOL
 from hansa.wire.methods import ATTEND, DELIVER, FETCH, RENEW, parse, serve
+from hansa.wire.progress import progressing
 from hansa.wire.status import abort
-from hansa.wire.transfer import within
 from hansa.wire.v1 import sites_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -162,10 +162,11 @@ class Door:
                 self.sending.take(),
             ):
                 with self.shelf.reading(wanted.sha256, site) as item:
-                    for offset in range(wanted.offset, item.size, CHUNK):
-                        self.members.recheck(caller)
-                        frame = frame_of(item.read(offset, CHUNK), FETCHED)
-                        await within(context.write(frame), self.sending.patience)
+                    async with progressing(self.sending.patience) as progress:
+                        for offset in range(wanted.offset, item.size, CHUNK):
+                            self.members.recheck(caller)
+                            await context.write(frame_of(item.read(offset, CHUNK), FETCHED))
+                            progress.made()
 
     def _count_fetch(self, site: str, context: Context) -> None:
         if self.unread[site] >= UNREAD:
@@ -254,5 +255,7 @@ def answering(
             await abort(context, error)
         except TimeoutError:
             await abort(context, Unavailable("the transfer stalled", fix="send it again"))
+        except grpc.aio.InternalError:
+            _log.debug("a caller went away in the middle of an answer")
 
     return answer

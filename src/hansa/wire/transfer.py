@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
 
 from hansa.errors import UpdateRejected
-from hansa.wire.limits import CHUNK, CHUNK_SECONDS, CONTENDED_SECONDS
-
-T = TypeVar("T")
+from hansa.wire.limits import CHUNK, CHUNK_SECONDS
+from hansa.wire.progress import progressing
 
 
 async def receive(
@@ -39,23 +37,27 @@ async def receive(
       TimeoutError: no chunk came in time.
     """
     filled, hasher = 0, hashlib.sha256()
-    coming = asyncio.ensure_future(within(_next(parts), patience))
+    hashing = asyncio.get_running_loop().run_in_executor
+    coming = asyncio.ensure_future(_next(parts))
     try:
-        while (data := await coming) is not None:
-            due = min(CHUNK, len(into) - filled)
-            if len(data) != due or not due:
-                raise UpdateRejected(
-                    f"{what} of '{sender}' came with a chunk of {len(data):,} bytes where {due:,} "
-                    f"of the {len(into):,} announced were due",
-                    fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the last",
-                )
-            part = into[filled : filled + due]
-            part[:] = data
-            del data  # a chunk that is copied must not keep its memory while the next one comes
-            # The next chunk travels while this one is hashed, which needs no interpreter lock.
-            coming = asyncio.ensure_future(within(_next(parts), patience))
-            await asyncio.to_thread(hasher.update, part)
-            filled += due
+        async with progressing(patience) as progress:
+            while (data := await coming) is not None:
+                progress.made()
+                due = min(CHUNK, len(into) - filled)
+                if len(data) != due or not due:
+                    raise UpdateRejected(
+                        f"{what} of '{sender}' came with a chunk of {len(data):,} bytes where "
+                        f"{due:,} of the {len(into):,} announced were due",
+                        fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the "
+                        "last",
+                    )
+                part = into[filled : filled + due]
+                part[:] = data
+                del data  # a chunk that is copied must not keep its memory while the next comes
+                # The next chunk travels while this one is hashed, which needs no interpreter lock.
+                coming = asyncio.ensure_future(_next(parts))
+                await hashing(None, hasher.update, part)
+                filled += due
     finally:
         coming.cancel()
     if filled != len(into):
@@ -68,25 +70,6 @@ async def receive(
             f"{what} of '{sender}' has another SHA-256 than announced",
             fix="send it again; if it repeats, the bytes change on the way",
         )
-
-
-async def within(work: Awaitable[T], patience: Callable[[], float]) -> T:
-    """Waits for work; how long is asked again while one waits, since it may have become less.
-
-    Raises:
-      TimeoutError: the work took longer; it is cancelled.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-    began = loop.time()
-    try:
-        while not task.done():
-            left = began + patience() - loop.time()
-            if left <= 0:
-                raise TimeoutError
-            await asyncio.wait([task], timeout=min(left, CONTENDED_SECONDS))
-        return task.result()
-    finally:
-        task.cancel()
 
 
 async def _next(parts: AsyncIterator[memoryview]) -> memoryview | None:
