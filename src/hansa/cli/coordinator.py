@@ -15,7 +15,7 @@ from hansa.cli.output import say
 
 app = typer.Typer(help="Make and run a coordinator.", **OPTIONS)
 
-FOLDER = typer.Argument(help="The coordinator's folder.")
+FOLDER = typer.Argument(metavar="FOLDER", help="The coordinator's folder.")
 
 
 @app.command()

@@ -16,7 +16,9 @@ COORDINATOR = typer.Option(
 
 
 def invite(
-    site: str = typer.Argument(help="Name that the site will have in the federation."),
+    site: str = typer.Argument(
+        metavar="SITE", help="Name that the site will have in the federation."
+    ),
     organisation: str = typer.Option("", help="Whose site it is; the site's name if left out."),
     coordinator: Path = COORDINATOR,
     json: bool = JSON,
@@ -32,7 +34,7 @@ def invite(
 
 
 def revoke(
-    site: str = typer.Argument(help="The site to shut out."),
+    site: str = typer.Argument(metavar="SITE", help="The site to shut out."),
     reason: str = typer.Option("revoked by an operator", help="Why; the site is told."),
     coordinator: Path = COORDINATOR,
     json: bool = JSON,

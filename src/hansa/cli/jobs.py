@@ -36,7 +36,7 @@ def submit(
 
 
 def jobs(
-    job: str = typer.Argument("", help="One job to show whole."),
+    job: str = typer.Argument("", metavar="JOB", help="One job to show whole."),
     coordinator: Path = COORDINATOR,
     json: bool = JSON,
 ) -> None:
@@ -65,7 +65,7 @@ def jobs(
 
 
 def watch(
-    job: str = typer.Argument(help="The job to follow."),
+    job: str = typer.Argument(metavar="JOB", help="The job to follow."),
     coordinator: Path = COORDINATOR,
     json: bool = typer.Option(False, "--json", help="One JSON object per event, on one line each."),
 ) -> None:
@@ -92,7 +92,7 @@ def watch(
 
 
 def cancel(
-    job: str = typer.Argument(help="The job to end."),
+    job: str = typer.Argument(metavar="JOB", help="The job to end."),
     reason: str = typer.Option("cancelled by an operator", help="Why."),
     coordinator: Path = COORDINATOR,
     json: bool = JSON,

@@ -11,7 +11,8 @@ from hansa.cli.output import emit, say
 
 
 def key(
-    file: Path = typer.Argument(help="New file for the private key."), json: bool = JSON
+    file: Path = typer.Argument(metavar="FILE", help="New file for the private key."),
+    json: bool = JSON,
 ) -> None:
     """Make a key to sign task code with."""
     from hansa.work.signature import make_key

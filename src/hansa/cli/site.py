@@ -22,12 +22,14 @@ from hansa.cli.output import emit, say
 
 app = typer.Typer(help="Join a federation and run a site.", **OPTIONS)
 
-FOLDER = typer.Argument(Path("site"), help="The site's folder.")
+FOLDER = typer.Argument(Path("site"), metavar="FOLDER", help="The site's folder.")
 
 
 @app.command()
 def join(
-    invite: str = typer.Argument(help="The invite's line, a file that holds it, or - for stdin."),
+    invite: str = typer.Argument(
+        metavar="INVITE", help="The invite's line, a file that holds it, or - for stdin."
+    ),
     folder: Path = typer.Option(Path("site"), help="Folder to make for the site."),
 ) -> None:
     """Join a federation with an invite."""
