@@ -455,8 +455,8 @@ def test_sites_that_were_not_asked_are_refused(place: Place) -> None:
                 with pytest.raises(RoundVoid, match=f"'{name}' is not in the cohort"):
                     await site.send(parcel.parts())
                 await site.decline(order.round, "not asked either")
-            for name in invited:
-                await sites[name].deliver(await sites[name].prepared(order))
+            parcels = [(sites[name], await sites[name].prepared(order)) for name in invited]
+            await asyncio.gather(*(site.deliver(parcel) for site, parcel in parcels))
             await federation.reached(job_id, 1)
             await asyncio.to_thread(federation.remote.cancel, job_id, "enough")
             for task in orders.values():

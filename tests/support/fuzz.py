@@ -195,21 +195,24 @@ class Fuzzer:
     ) -> None:
         rng = random.Random(f"{self.seed}/{number}")
         mutator = Mutator(rng)
-        kinds: list[tuple[int, Callable[[], Awaitable[None]]]] = [
-            (30, lambda: self._attend(sites, mutator)),
-            (30, lambda: self._deliver(sites, mutator)),
-            (15, lambda: self._fetch(sites, mutator)),
-            (10, lambda: self._renew(sites, mutator)),
-            (8, lambda: self._enrol(enrolment, mutator)),
-            (3, lambda: self._flood(sites, mutator)),
-            (2, lambda: self._http2(mutator)),
-            (2, lambda: self._stranger(mutator)),
-        ]
-        weights = [weight for weight, _ in kinds]
+        kinds: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
+            "attend": (30, lambda: self._attend(sites, mutator)),
+            "deliver": (30, lambda: self._deliver(sites, mutator)),
+            "fetch": (15, lambda: self._fetch(sites, mutator)),
+            "renew": (10, lambda: self._renew(sites, mutator)),
+            "enrol": (8, lambda: self._enrol(enrolment, mutator)),
+            "many headers": (3, lambda: self._flood(sites, mutator)),
+            "frames of HTTP/2": (2, lambda: self._http2(mutator)),
+            "no certificate": (2, lambda: self._stranger(mutator)),
+        }
+        weights = [weight for weight, _ in kinds.values()]
         while self.frames < frames:
-            (_, send) = rng.choices(kinds, weights)[0]
-            async with asyncio.timeout(SECONDS):
-                await send()
+            (name,) = rng.choices(list(kinds), weights)
+            try:
+                async with asyncio.timeout(SECONDS):
+                    await kinds[name][1]()
+            except TimeoutError:
+                raise AssertionError(f"{name}: no answer within {SECONDS:g} s") from None
 
     # -------------------------------------------------------------- by the library
 
