@@ -104,20 +104,30 @@ async def deliver(package: Package, connected: Callable[[], Awaitable[Line]]) ->
 
 
 async def _send(package: Package, line: Line) -> pb.Receipt:
-    """One try: the header, the bytes when the coordinator is ready for them, the receipt."""
-    stream = call(line.channel, DELIVER)()
+    """One try: the header, the bytes when the coordinator is ready for them, the receipt.
+
+    Writing is a task of its own: the library lets a write wait for ever if the connection is lost
+    before the call has begun, while a read is told.
+    """
+    stream, go = call(line.channel, DELIVER)(), asyncio.Event()
+
+    async def write() -> None:
+        await stream.write(pb.DeliverPart(header=package.header))
+        await go.wait()
+        for frame in frames(package.content, DELIVERED):
+            await stream.write(frame)
+        await stream.done_writing()
+
+    writing = asyncio.create_task(write())
     try:
         with answered(line.address):
-            await stream.write(pb.DeliverPart(header=package.header))
             while (reply := await stream.read()) is not grpc.aio.EOF:
                 if reply.WhichOneof("body") == "receipt":
                     receipt: pb.Receipt = reply.receipt
                     return receipt
-                for frame in frames(package.content, DELIVERED):
-                    if stream.done():
-                        break  # it has been answered: the next read says how
-                    await stream.write(frame)
-                await stream.done_writing()
+                go.set()
     finally:
+        writing.cancel()
         stream.cancel()
+        await asyncio.gather(writing, return_exceptions=True)  # why it ended, the read has said
     raise Unavailable(f"{line.address} gave no receipt", fix="the update is delivered again")
