@@ -149,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 {
                     "seconds_per_round": {n: r.seconds_per_round for n, r in results.items()},
                     "coordinator_peak_mb": {n: r.peak_mb for n, r in results.items()},
-                    "idle_mb": {n: r.idle_mb for n, r in results.items()},
+                    "idle_mb": min(r.idle_mb for r in results.values()),
+                    "idle_mb_by_setting": {n: r.idle_mb for n, r in results.items()},
                     "model_copies": {n: r.model_copies for n, r in results.items()},
                 }
             )
