@@ -219,29 +219,35 @@ class Fuzzer:
     async def _call(
         self, channel: grpc.aio.Channel, method: Method[Any, Any], messages: list[bytes], **kw: Any
     ) -> None:
-        """Sends raw messages; reads what comes until the call ends or nothing more comes."""
+        """Sends raw messages; reads what comes until the call ends or nothing more comes.
+
+        It reads while it writes: what is not read keeps a status from being heard, and a call whose
+        status is not heard keeps one of the few streams of the channel.
+        """
         call: Any = channel.stream_stream(method.path)(**kw)
-        answered = False
+        reading = asyncio.create_task(_read(call))
         try:
             for message in messages:
-                if call.done():
+                if reading.done():
                     break
                 self.frames += 1
                 await call.write(message)
             began = time.perf_counter()
             if not call.done() and method is not ATTEND:
                 await call.done_writing()
-            async with asyncio.timeout(LISTEN if method is ATTEND else SECONDS / 2):
-                while await call.read() is not grpc.aio.EOF:
-                    answered = True
-            self.seconds.append(time.perf_counter() - began)
-            self.answers[(await call.code()).name] += 1
-        except grpc.aio.AioRpcError as error:
-            self.answers[error.code().name] += 1
-        except (TimeoutError, asyncio.InvalidStateError):
-            self.answers["open" if answered else "silent"] += 1
+            await asyncio.wait([reading], timeout=LISTEN if method is ATTEND else SECONDS / 2)
+            if reading.done():
+                self.seconds.append(time.perf_counter() - began)
+                self.answers[reading.result()] += 1
+            else:
+                self.answers["open" if method is ATTEND else "silent"] += 1
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            async with asyncio.timeout(SECONDS / 2):
+                self.answers[await reading] += 1
         finally:
+            reading.cancel()
             call.cancel()
+            await asyncio.wait([reading])
 
     async def _attend(self, channel: grpc.aio.Channel, mutator: Mutator) -> None:
         rng = mutator.rng
@@ -361,6 +367,17 @@ class Fuzzer:
                         pass
             finally:
                 writer.transport.abort()
+
+
+async def _read(call: Any) -> str:
+    """Reads a call to its end; the name of its status."""
+    try:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+        code: grpc.StatusCode = await call.code()
+    except grpc.aio.AioRpcError as error:
+        code = error.code()
+    return code.name
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
