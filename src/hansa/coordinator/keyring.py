@@ -56,18 +56,29 @@ class Keyring:
     def server_credentials(self, *, mutual: bool) -> grpc.ServerCredentials:
         """Credentials of a gRPC door that follow renewals.
 
+        The library asks at every handshake. What it is given replaces what other handshakes may be
+        using at this very moment, which ends the process; so it is given something only when the
+        certificate has changed.
+
         Args:
           mutual: whether callers must show a certificate of this federation.
         """
+        shown = self.current()
 
-        def configuration() -> grpc.ServerCertificateConfiguration:
-            now = self.current()
+        def configuration(of: Credentials) -> grpc.ServerCertificateConfiguration:
             return grpc.ssl_server_certificate_configuration(
-                [(now.key_pem, now.chain_pem)], now.root_pem if mutual else None
+                [(of.key_pem, of.chain_pem)], of.root_pem if mutual else None
             )
 
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            before, shown = shown, self.current()
+            return None if shown.serial == before.serial else configuration(shown)
+
         return grpc.dynamic_ssl_server_credentials(
-            configuration(), configuration, require_client_authentication=mutual
+            configuration(shown),
+            renewed,  # type: ignore[arg-type]  # None is for: as before
+            require_client_authentication=mutual,
         )
 
     def https_context(self) -> ssl.SSLContext:
