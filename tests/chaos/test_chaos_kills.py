@@ -22,7 +22,7 @@ CASES = (
     Case(5, plain_job, ROUNDS, (COORDINATOR,), "closed", ROUNDS + 1),
     Case(6, plain_job, ROUNDS, ("va",), "left", 2),
     at_random(7, ROUNDS, LONGEST),
-    at_random(10, ROUNDS, LONGEST),
+    at_random(14, ROUNDS, LONGEST),
     Case(9, plain_job, ROUNDS, (COORDINATOR, "cleveland"), count=3, delay=0.1),
 )
 """After a round is opened; after a fold; on the disk and not in the store; in the store, with no

@@ -109,11 +109,15 @@ def test_a_process_sleeps_for_a_while(here: Arena, name: str) -> None:
 
 
 def test_the_coordinator_is_killed_while_a_site_sleeps_in_a_round(here: Arena) -> None:
-    """Three updates are durable when it dies, the fourth comes to the next process."""
+    """Some updates are durable when it dies, the others come to the next process."""
     job = here.submit(plain_job(4, ROUNDS))
     here.await_rounds(job, 3)
     here.federation.pause("va")
-    wait_for(lambda: any(len(m) == 3 for m in here.traces(job).members.values()), "three members")
+
+    def some_are_durable() -> bool:
+        return any(len(members) in (2, 3) for members in here.traces(job).members.values())
+
+    wait_for(some_are_durable, "a durable sum without va")
     here.kill(COORDINATOR)
     here.revive(COORDINATOR)
     time.sleep(1.0)
