@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -33,6 +33,7 @@ from hansa.core.round import RoundRecord, TrainState, World
 from hansa.core.train import initial_state, train
 from hansa.engines.inline import InlineEngine
 from hansa.engines.memory import MemoryJournal
+from hansa.errors import Unavailable
 from hansa.identity.authority import Authority
 from hansa.identity.credentials import Credentials
 from hansa.identity.keys import load_credentials
@@ -315,13 +316,24 @@ class Federation:
 @asynccontextmanager
 async def running(place: Place) -> AsyncIterator[Federation]:
     """Runs the coordinator; ends the agents that were started, then the coordinator."""
-    async with serving(place.coordinator) as coordinator:
+    async with AsyncExitStack() as stack:
+        coordinator = await _served(place, stack)
         federation = Federation(place, coordinator)
         try:
             yield federation
         finally:
             for agent in federation._agents:
                 await agent.stop()
+
+
+async def _served(place: Place, stack: AsyncExitStack) -> Coordinator:
+    """The coordinator; on other ports if somebody took its own since they were chosen."""
+    for _ in range(5):
+        try:
+            return await stack.enter_async_context(serving(place.coordinator))
+        except Unavailable:
+            place.use_ports()
+    return await stack.enter_async_context(serving(place.coordinator))
 
 
 async def until(condition: Callable[[], bool], seconds: float = LONG) -> None:
