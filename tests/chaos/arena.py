@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -31,6 +31,9 @@ COORDINATOR = "coordinator"
 
 PATIENCE = 60.0
 """Seconds in which whatever is waited for has to happen."""
+
+LAST_WORDS = 30.0
+"""Seconds in which a site has to come back and be told what became of its update."""
 
 Make = Callable[[int, int], Job]
 """A kind of job: from a seed and a number of rounds."""
@@ -109,16 +112,24 @@ class Arena:
         wait_for(opened, f"{count} rounds of {job}", pause=0.002)
         return not ended
 
-    def finished(self, job: str) -> Traces:
-        """Everything about a job, once it has ended and the sites have written that down."""
+    def over(self, job: str) -> bool:
+        """Whether a job has ended, or the coordinator has."""
+        return not self.federation.running(COORDINATOR) or self.store.job(job).status.final
+
+    def finished(self, job: str, *disturbed: str) -> Traces:
+        """Everything about a job, once it has ended and the sites have written that down.
+
+        Sites that were killed or cut off themselves may never say more; nobody waits for them long.
+        """
         wait_for(lambda: self.store.job(job).status.final, f"the end of {job}")
 
-        def complete() -> bool:
-            return all(self._last_word(job, site) != "left" for site in HOSPITALS)
-
-        with contextlib.suppress(AssertionError):  # a site that was killed may never say more
-            wait_for(complete, "the sites' last words", seconds=2.0)
+        for sites, seconds in ((set(HOSPITALS) - {*disturbed}, LAST_WORDS), (set(disturbed), 2.0)):
+            with contextlib.suppress(AssertionError):  # what is missing is found in the traces
+                wait_for(lambda: self._all_said(job, sites), "last words", seconds=seconds)  # noqa: B023
         return self.traces(job)
+
+    def _all_said(self, job: str, sites: Iterable[str]) -> bool:
+        return all(self._last_word(job, site) != "left" for site in sites if site in HOSPITALS)
 
     def _last_word(self, job: str, site: str) -> str:
         lines = (self.folders[site] / LOG).read_text("utf-8").splitlines()
@@ -132,6 +143,14 @@ class Arena:
         draft = self.doom / f".{name}"
         draft.write_text(f"{point} {count}", "utf-8")
         draft.replace(self.doom / name)
+
+    def pardon(self, name: str) -> None:
+        """Lets a process live that has not reached its point; one that has may be dying."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.doom / name).unlink()
+            return
+        with contextlib.suppress(Unavailable):
+            self.federation.wait(name, 0.5)
 
     def await_death(self, name: str) -> None:
         """Waits until a condemned process is dead."""

@@ -115,7 +115,7 @@ def run(arena: Arena, case: Case) -> Figures:
         late = late or arena.store.job(job).status.final
         arena.kill(*case.victims)
     since = arena.revive(*case.victims)
-    traces = arena.finished(job)
+    traces = arena.finished(job, *case.victims)
     seconds = time.monotonic() - started
     nothing_lost_or_doubled(traces, wanted, frozenset(case.victims) - {COORDINATOR})
     counted = [site for record in traces.records for site in record.members]

@@ -58,7 +58,7 @@ def here(arenas: Callable[[], Arena]) -> Arena:
 
 def check(here: Arena, job: str, seed: int, *disturbed: str, rounds: int = ROUNDS) -> None:
     wanted = expected(plain_job, seed, rounds)
-    nothing_lost_or_doubled(here.traces(job), wanted, frozenset(disturbed))
+    nothing_lost_or_doubled(here.finished(job, *disturbed), wanted, frozenset(disturbed))
 
 
 def test_the_coordinator_dies_before_it_answers_a_submission(here: Arena) -> None:
@@ -69,7 +69,6 @@ def test_the_coordinator_dies_before_it_answers_a_submission(here: Arena) -> Non
     here.await_death(COORDINATOR)
     here.revive(COORDINATOR)
     (job,) = {row.id for row in here.store.jobs()} - known
-    here.finished(job)
     check(here, job, 1)
 
 
@@ -83,7 +82,6 @@ def test_the_coordinator_dies_again_while_it_comes_back(here: Arena) -> None:
         here.revive_to_die()
         here.revive_to_die(0.03 * number)
         here.revive(COORDINATOR)
-        here.finished(job)
         check(here, job, number)
 
 
@@ -92,7 +90,6 @@ def test_all_die_at_once(here: Arena) -> None:
     here.await_rounds(job, 4)
     here.kill(COORDINATOR, *HOSPITALS)
     here.revive(COORDINATOR, *HOSPITALS)
-    here.finished(job)
     check(here, job, 2, *HOSPITALS)
 
 
@@ -104,7 +101,6 @@ def test_a_process_sleeps_for_a_while(here: Arena, name: str) -> None:
         here.federation.pause(name)
         time.sleep(3.0)
         here.federation.proceed(name)
-    here.finished(job)
     check(here, job, 3)
 
 
@@ -122,7 +118,6 @@ def test_the_coordinator_is_killed_while_a_site_sleeps_in_a_round(here: Arena) -
     here.revive(COORDINATOR)
     time.sleep(1.0)
     here.federation.proceed("va")
-    here.finished(job)
     check(here, job, 4)
 
 
@@ -135,7 +130,6 @@ def test_three_jobs_at_once_lose_nothing(here: Arena) -> None:
     here.kill(COORDINATOR, "va")
     here.revive(COORDINATOR, "va")
     for seed, job in jobs.items():
-        here.finished(job)
         check(here, job, seed, "hungarian", "va")
 
 
@@ -164,7 +158,7 @@ def test_an_attempt_is_remembered(here: Arena) -> None:
     here.await_death(COORDINATOR)
     here.federation.proceed("va")
     here.revive(COORDINATOR)
-    traces = here.finished(job_id)
+    traces = here.finished(job_id, "va")
     void = [key(r) for r in traces.records if r.void]
     assert len(void) == 1
     again = (void[0][0], void[0][1], 1)
@@ -241,7 +235,6 @@ def test_bad_connections_change_nothing(seed: int, tmp_path: Path) -> None:
         job = here.submit(plain_job(seed, 20))
         here.await_rounds(job, 2)
         trouble(list(here.proxies.values()), seed, 10.0)
-        here.finished(job)
         check(here, job, seed, rounds=20)
         assert here.healthy
 
@@ -259,7 +252,6 @@ def test_a_death_behind_bad_connections(tmp_path: Path) -> None:
         here.kill("va")
         here.revive("va")
         thread.join()
-        here.finished(job)
         check(here, job, 1, "va", rounds=20)
         assert here.healthy
 
@@ -283,5 +275,4 @@ def test_the_connections_to_the_database_are_cut(tmp_path: Path, postgres: Serve
                 for _ in range(5):
                     time.sleep(0.2)
                     connection.execute(cut.encode())
-            here.finished(job)
             check(here, job, seed)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.arena import COORDINATOR, arena, plain_job, private_job
+from tests.chaos.arena import COORDINATOR, arena, expected, plain_job, private_job, wait_for
 from tests.chaos.cases import Case, at_random, run, undisturbed
+from tests.chaos.evidence import nothing_lost_or_doubled
 from tests.support.postgres import Server
 
 pytestmark = pytest.mark.soak
@@ -79,3 +80,21 @@ def test_a_site_dies_at_each_point(tmp_path: Path) -> None:
             for site in ("hungarian", "va"):
                 print(point, site)
                 run(here, Case(1100 + number, plain_job, 5, (site,), point, count))
+
+
+def test_the_coordinator_dies_after_each_transaction(tmp_path: Path) -> None:
+    """Whatever the store holds, what follows is the same as if nobody had died."""
+    wanted, dead = expected(plain_job, 0, 2), 0
+    with arena(tmp_path, pace="slow") as here:
+        for count in range(2, 42):  # the first takes the job in: see test_chaos_more.py
+            print(f"write {count}")
+            here.condemn(COORDINATOR, "wrote", count)
+            job = here.submit(plain_job(0, 2))
+            wait_for(lambda: here.over(job), f"a death or the end of {job}")  # noqa: B023
+            here.pardon(COORDINATOR)
+            if not here.federation.running(COORDINATOR):
+                dead += 1
+                here.kill(COORDINATOR)
+                here.revive(COORDINATOR)
+            nothing_lost_or_doubled(here.finished(job), wanted)
+    assert dead >= 20

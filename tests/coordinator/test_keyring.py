@@ -19,7 +19,7 @@ import pytest
 from hansa.coordinator import config
 from hansa.coordinator.keyring import Keyring
 from hansa.identity.authority import Authority
-from hansa.local.federation import free_ports
+from hansa.local.federation import reserve_ports
 from tests.support import handshakes
 
 SECONDS = 15.0
@@ -61,9 +61,10 @@ def test_the_library_is_given_a_certificate_only_when_it_has_changed(
 def test_many_handshakes_at_once_do_not_end_the_process(tmp_path: Path) -> None:
     """The library frees what a handshake uses when another one brings a new certificate."""
     folder, _ = folder_of(tmp_path, config.utc_now())
-    port = free_ports()[0]
+    held = contextlib.ExitStack()
+    port = reserve_ports(held)[0]
     command = [sys.executable, handshakes.__file__, str(folder), str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with held, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
         try:

@@ -211,12 +211,11 @@ async def joined(place: Place, site: str) -> Credentials:
 
 
 def free_ports(count: int = 3) -> tuple[int, ...]:
-    """Ports that nobody listens on, outside the range that connections are given theirs from."""
+    """Ports that nobody has or reserves, and that no connection is given."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.SystemRandom().randrange(12_000, 30_000)
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

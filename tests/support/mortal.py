@@ -94,6 +94,7 @@ def coordinator(pace: str) -> None:
     """The points of a coordinator, in the order in which a job meets them."""
     from hansa.coordinator import intake
     from hansa.coordinator.accumulator import DurableAccumulator
+    from hansa.coordinator.database import Database
     from hansa.coordinator.ledger import StoreLedger
     from hansa.coordinator.store import Store
     from hansa.core.contribute import Fold
@@ -114,6 +115,7 @@ def coordinator(pace: str) -> None:
     before(Store, "close_round", "put")
     after(Store, "close_round", "closed")
     after(Store, "set_status", "done", status("done"))
+    after(Database, "write", "wrote")
     for owner, name in (
         (StoreLedger, "reserve"),
         (Store, "open_round"),

@@ -48,13 +48,14 @@ class LocalFederation:
     program: Sequence[str] = (sys.executable, "-m", "hansa")
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ports: tuple[int, int, int] = (0, 0, 0)
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Self:
-        """Makes the coordinator's folder with ports that are free now."""
+        """Makes the coordinator's folder with ports that nobody else takes."""
         from hansa.coordinator import config
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._ports = free_ports()
+        self._ports = reserve_ports(self._held)
         sites, enrol, people = self._ports
         settings = config.Settings(
             federation=self.name,
@@ -75,6 +76,7 @@ class LocalFederation:
     ) -> None:
         """Stops every process that still runs."""
         self.stop()
+        self._held.close()
 
     @property
     def coordinator(self) -> Path:
@@ -213,24 +215,25 @@ class LocalFederation:
         return process
 
 
-def free_ports() -> tuple[int, int, int]:
-    """Three ports that nobody uses at this moment.
+def reserve_ports(held: contextlib.ExitStack) -> tuple[int, int, int]:
+    """Three ports that nobody uses, and that nobody takes by chance until `held` is closed.
 
     They are below those that the system gives to outgoing connections: one of these could take
-    the port of a server that is being restarted.
+    the port of a server that is being restarted. A socket that is bound and does not listen keeps
+    each for servers, which may share it (SO_REUSEADDR), from others who look for a free port.
 
     Raises:
       Unavailable: there are none.
     """
     found: list[int] = []
-    with contextlib.ExitStack() as held:
-        for port in random.SystemRandom().sample(range(*SERVER_PORTS), 1000):
-            probe = held.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                found.append(port)
-            if len(found) == 3:
-                return found[0], found[1], found[2]
+    for port in random.SystemRandom().sample(range(*SERVER_PORTS), 1000):
+        keeper = held.enter_context(socket.socket())
+        with contextlib.suppress(OSError):
+            keeper.bind(("127.0.0.1", port))
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.append(port)
+        if len(found) == 3:
+            return found[0], found[1], found[2]
     raise Unavailable("no ports are free", fix="end programs that listen on this machine")
 
 
