@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
 import pytest
 
-from hansa.coordinator import runner
+from hansa.coordinator import intake, runner
 from hansa.coordinator.rows import Status
 from hansa.coordinator.store import Store
 from hansa.core.job import Rounds
-from hansa.errors import StoreError
+from hansa.errors import StoreError, Unavailable
 from hansa.site.agent import LOG
 from hansa.site.logbook import read
 from tests.support.federation import (
@@ -29,8 +30,8 @@ from tests.support.fulldisk import short_files, small_disk
 from tests.support.rawsite import RawSite, raw_site
 
 THREE = ("bremen", "danzig", "kiel")
-SUMS = 24 << 20
-"""Bytes that both sums of the wide model fit into, and some more."""
+MODELS = 24 << 20
+"""Bytes that the models of a job fit into, and some more."""
 
 
 async def _working(federation: Federation, sites: list[RawSite], **rounds: Any) -> tuple[str, Any]:
@@ -80,7 +81,7 @@ def test_while_the_disk_is_full_the_round_waits(
             row = await federation.ended(job_id)
             return plan, row, federation.records(job_id)
 
-    with small_disk(place.coordinator / "sums", SUMS) as disk:
+    with small_disk(place.coordinator / "blobs", MODELS) as disk:
         plan, row, records = asyncio.run(whole())
     assert (row.status, row.reason) == (Status.DONE, "")
     assert outcome(records) == outcome(expected(plan)[1])
@@ -98,11 +99,18 @@ def test_a_disk_that_stays_full_fails_the_job_and_nothing_else(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "PAUSES", (0.1,))
+    opened = Store.open_round
+
+    def fill_and_open(self: Store, *args: Any) -> Any:
+        monkeypatch.setattr(Store, "open_round", opened)
+        disk.fill()
+        return opened(self, *args)
+
+    monkeypatch.setattr(Store, "open_round", fill_and_open)
 
     async def whole() -> Any:
         async with running(place) as federation:
             await federation.agents(*THREE)
-            disk.fill()
             rounds = Rounds(count=1, deadline=1.2)
             job_id, _ = await federation.submit(job("Wide", rounds=rounds))
             before = federation.model(job_id)
@@ -115,7 +123,7 @@ def test_a_disk_that_stays_full_fails_the_job_and_nothing_else(
             await until(lambda: _dropped(place, job_id) == set(THREE))
             return row, plan, federation.records(second)
 
-    with small_disk(place.coordinator / "sums", SUMS) as disk:
+    with small_disk(place.coordinator / "blobs", MODELS) as disk:
         row, plan, records = asyncio.run(whole())
     assert row.status is Status.FAILED
     assert "No space left on device" in row.reason
@@ -134,8 +142,11 @@ def _dropped(place: Place, job_id: str) -> set[str]:
     }
 
 
-def test_while_the_store_cannot_grow_the_round_waits(place: Place) -> None:
-    """The sum is on the disk already; the transaction that would say so fails."""
+def test_while_the_store_cannot_grow_no_receipt_is_given(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sites are told to come again, and every update counts once in the end."""
+    monkeypatch.setattr(runner, "PAUSES", (0.1,) * 100)
 
     async def whole() -> Any:
         one, two, three = _three(place)
@@ -149,10 +160,14 @@ def test_while_the_store_cannot_grow_the_round_waits(place: Place) -> None:
                     for site, parcel in zip(sites, parcels, strict=True)
                 ]
                 done, _ = await asyncio.wait(tasks, timeout=2.5)
-                assert not done, "a receipt that the store knows nothing of"
-            await asyncio.gather(*tasks)
-            for task in await _at_once(sites):
-                await task
+                refused = [task.exception() for task in done]
+                assert refused
+                assert all(isinstance(error, Unavailable) for error in refused), refused
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*map(_received, sites, parcels))
+            last = [await _later(site, parcel) for site, parcel in zip(sites, parcels, strict=True)]
+            await asyncio.gather(*map(_received, sites, last))
             row = await federation.ended(job_id)
             return plan, row, federation.records(job_id)
 
@@ -161,10 +176,28 @@ def test_while_the_store_cannot_grow_the_round_waits(place: Place) -> None:
     assert outcome(records) == outcome(expected(plan)[1])
 
 
+async def _later(site: RawSite, parcel: Any) -> Any:
+    """The work of the round after a parcel's; that of the same may have been pushed again."""
+    while (order := await site.hear("work")).round == parcel.header.round:
+        pass
+    return await site.prepared(order)
+
+
+async def _received(site: RawSite, parcel: Any) -> None:
+    """Delivers again and again, as an agent does."""
+    async with asyncio.timeout(LONG):
+        while True:
+            with contextlib.suppress(Unavailable):
+                await site.deliver(parcel)
+                return
+            await asyncio.sleep(0.1)
+
+
 def test_a_transaction_that_failed_and_happened_all_the_same_counts_once(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the connection to a database is lost after its commit."""
+    monkeypatch.setattr(intake, "PATIENCE", 0.5)
     commit, failed = Store.commit_fold, list[Any]()
 
     def lost(self: Store, job_id: str, opening: Any, fold: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hansa.coordinator.intake import PATIENCE
+from hansa.coordinator import intake
 from hansa.coordinator.rows import Status
 from hansa.core.contribute import Purpose
 from hansa.core.job import Aggregation, Cohort, Rounds
@@ -238,7 +238,11 @@ def test_a_newer_connection_of_a_site_displaces_the_older(place: Place) -> None:
 
 
 @pytest.mark.parametrize("rule", ["mean", "median"])
-def test_cancelling_a_job_answers_everybody_who_waits(place: Place, rule: str) -> None:
+def test_cancelling_a_job_answers_everybody_who_waits(
+    place: Place, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 0.2)
+
     async def whole() -> Any:
         async with running(place) as federation, by_hand(place, *THREE) as sites:
             job_id, _ = await offered(
@@ -250,7 +254,7 @@ def test_cancelling_a_job_answers_everybody_who_waits(place: Place, rule: str) -
             before = federation.model(job_id)
             parcel, second = await sites[0].work(), await sites[1].work()
             waiting = asyncio.create_task(sites[0].deliver(parcel))
-            await asyncio.sleep(PATIENCE + 0.3)
+            await asyncio.sleep(1.0)
             assert not waiting.done(), "one update alone was made durable"
             await asyncio.to_thread(federation.remote.cancel, job_id, "wrong data")
             row = await federation.ended(job_id)

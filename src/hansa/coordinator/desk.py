@@ -63,6 +63,11 @@ class Desk:
         while len(self._closed) > REMEMBERED:
             self._closed.popitem(last=False)
 
+    def receipts(self, key: RoundKey) -> dict[str, str]:
+        """SHA-256 of each update that counts in a round that is about to be closed."""
+        intake = self._closing.get(key)
+        return {} if intake is None else intake.hashes
+
     def find(self, key: RoundKey) -> Intake | None:
         """The intake of a round that is not closed yet."""
         return self._open.get(key) or self._closing.get(key)
@@ -76,7 +81,7 @@ class Desk:
         """Returns if exactly this update of the site, for this plan, is in a round that is over.
 
         Raises:
-          RoundVoid: it is not, or what was counted is not known any more.
+          RoundVoid: it is not.
           Unavailable: the round is open, but a coordinator that has just started has not taken it
             up yet.
         """
@@ -86,11 +91,6 @@ class Desk:
             raise RoundVoid(
                 "the round is over or unknown", fix="drop the update and wait for the next round"
             )
-        if not counted:
-            raise RoundVoid(
-                f"an update of '{site}' counts, but which one is not known any more",
-                fix="keep the update's hash; the round's record names its members",
-            )
         check_same(site, sha256, counted)
         if plan != (await asyncio.to_thread(self._store.job, key.job)).plan_digest:
             raise RoundVoid(
@@ -99,10 +99,7 @@ class Desk:
             )
 
     def _look_up(self, key: RoundKey, site: str) -> str | None:
-        """SHA-256 of the site's update in the result of a round; None if it has none.
-
-        Rules without a durable sum leave no hashes behind a restart; then it is empty.
-        """
+        """SHA-256 of the site's update in the result of a round; None if it has none."""
         opening = Opening(key.purpose, key.round, key.attempt, (), "")
         fold = self._store.folded(key.job, opening)
         known = dict(zip(fold.members, fold.receipts, strict=True)) if fold is not None else {}
@@ -111,9 +108,4 @@ class Desk:
         current = self._store.current_round(key.job)
         if current is not None and RoundKey.of(key.job, current.opening) == key:
             raise Unavailable("the round goes on in a moment", fix="deliver the update again then")
-        if fold is not None:
-            return None
-        for record in self._store.records(key.job):
-            if RoundKey(key.job, record.purpose, record.round, record.attempt) == key:
-                return "" if site in record.members else None
         return None

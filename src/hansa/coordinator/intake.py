@@ -4,9 +4,11 @@
                                 │ yes                                                   │
                                 ▼                                                       ▼
                              receipt  ◄── store transaction ◄── sync ◄── write ◄── group commit
+                                ▲                                                       │
+                                └──────────────── the round is closed ◄─────────────────┘
 
-A receipt is given only when the update is inside a durable sum. Several updates share one commit.
-While the disk refuses, receipts wait and the round with them.
+A receipt is given only when the update is inside a durable sum, or inside the durable result of its
+round. Several updates share one commit; while the disk refuses, receipts wait.
 Individual updates are never written to disk. Rules that need every update (a median) have no sum
 to make durable: their receipts are given when the round is closed.
 """
@@ -34,14 +36,18 @@ from hansa.memory import trim
 from hansa.wire.transfer import receive
 from hansa.wire.vectors import Encoding
 
-PATIENCE = 1.0
-"""Longest time in seconds that a folded update waits for others to share its commit."""
+PATIENCE = 5.0
+"""Longest time in seconds that a folded update waits for others to share its commit.
+
+It is also what sites may have to send again after a crash. A round that ends before needs no
+durable sum: its end makes the result durable."""
+
+FEWEST = 2
+"""Updates that share a commit at least: one alone in a sum, or in the difference of two, would be
+an individual update on the disk."""
 
 TRIES = 3
 """How often a site may send a broken update in one round."""
-
-AGAIN_SECONDS = 1.0
-"""Time between two tries to make the whole sum durable."""
 
 NOTHING = Partial(None, ())
 """What is left of a sum that was handed over."""
@@ -102,7 +108,6 @@ class Intake:
         self._unsure: tuple[FoldRow, tuple[Counted, ...]] | None = None
         self._closed = False
         self._folding = asyncio.Lock()
-        self._committing = asyncio.Lock()
         self._changed = asyncio.Event()
 
     @property
@@ -225,10 +230,8 @@ class Intake:
         """Waits for `goal` updates, for everybody to be accounted for, or for the deadline.
 
         Returns:
-          The durable partial and everybody who is not in it.
-
-        Raises:
-          StoreError: the sum could not be made durable, for as long again as a round may take.
+          The partial and everybody who is not in it. It need not be durable: the end of the round
+          is what makes its last members durable.
         """
         committer = asyncio.create_task(self._commit_in_groups())
         try:
@@ -243,9 +246,9 @@ class Intake:
             self._closed = True
             committer.cancel()
             await asyncio.wait([committer])
-        await self._make_durable(seconds)
-        reasons = dict.fromkeys(self.awaited, late) | self._dropouts
-        partial, self._partial = self._partial, NOTHING  # the sum is the caller's alone
+        async with self._folding:  # what is being added still counts
+            reasons = dict.fromkeys(self.awaited, late) | self._dropouts
+            partial, self._partial = self._partial, NOTHING  # the sum is the caller's alone
         return partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
 
     def answer(self) -> None:
@@ -261,62 +264,44 @@ class Intake:
                 counted.durable.set_exception(error)
                 counted.durable.exception()  # nobody may be waiting
 
-    async def _make_durable(self, seconds: float) -> None:
-        """The last commit; while the disk refuses, the round waits for `seconds` at most."""
-        now = asyncio.get_running_loop().time
-        ends = now() + seconds
-        while True:
-            try:
-                return await _uninterrupted(self._commit())
-            except StoreError as error:
-                if now() + AGAIN_SECONDS > ends:
-                    raise
-                _log.error("the round waits, since its sum is not durable yet: %s", error)
-            await asyncio.sleep(AGAIN_SECONDS)
-
     async def _commit_in_groups(self) -> None:
-        """Commits a while after the first fold that is not durable yet, so that others join.
-
-        A single new update waits: alone in a sum, or in the difference of two, it would be an
-        individual update on the disk.
-        """
+        """Commits now and then what is not durable yet."""
         wait = PATIENCE
         while True:
             await asyncio.sleep(wait)
             started = time.monotonic()
             try:
-                await _uninterrupted(self._commit(fewest=2))
+                await _uninterrupted(self._commit())
             except StoreError as error:
                 _log.error("the sum of the round is not durable yet: %s", error)
             wait = max(PATIENCE, 4 * (time.monotonic() - started))
 
-    async def _commit(self, fewest: int = 1) -> None:
+    async def _commit(self) -> None:
         aggregator = self._fold.aggregator
         if not isinstance(aggregator, Mean):
             return
-        async with self._committing:
-            if self._unsure is not None:
-                await self._record(*self._unsure)
-            async with self._folding:
-                new = {s: c for s, c in self._counted.items() if not c.durable.done()}
-                if len(new) < fewest:
-                    return
-                self._generation += 1
-                draft = await asyncio.to_thread(
-                    self._accumulator.write,
-                    aggregator.dump(self._partial),
-                    self._generation,
-                    self._kept,
-                )
-            slot = await asyncio.to_thread(self._accumulator.sync, draft)
-            row = FoldRow(
-                generation=slot.generation,
-                slot=slot.slot,
-                checksum=slot.checksum,
-                members=tuple(new),
-                receipts=tuple(counted.sha256 for counted in new.values()),
+        if self._unsure is not None:
+            await self._record(*self._unsure)
+        async with self._folding:
+            new = {s: c for s, c in self._counted.items() if not c.durable.done()}
+            if len(new) < FEWEST:
+                return
+            self._generation += 1
+            draft = await asyncio.to_thread(
+                self._accumulator.write,
+                aggregator.dump(self._partial),
+                self._generation,
+                self._kept,
             )
-            await self._record(row, tuple(new.values()))
+        slot = await asyncio.to_thread(self._accumulator.sync, draft)
+        row = FoldRow(
+            generation=slot.generation,
+            slot=slot.slot,
+            checksum=slot.checksum,
+            members=tuple(new),
+            receipts=tuple(counted.sha256 for counted in new.values()),
+        )
+        await self._record(row, tuple(new.values()))
 
     async def _record(self, row: FoldRow, new: tuple[Counted, ...]) -> None:
         """The store's transaction.

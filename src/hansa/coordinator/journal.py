@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,13 @@ from hansa.core.parts import ServerOptimizer
 from hansa.core.plan import Plan
 from hansa.core.round import Opening, RoundRecord, TrainState
 from hansa.core.vector import Vector, sha256
+from hansa.errors import StoreError
 from hansa.memory import trim
+
+AGAIN_SECONDS = 1.0
+"""Time between two tries to make a result durable."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +36,18 @@ class StoreJournal:
       store: where rows go.
       blobs: where vectors go, before the row that names them.
       clock: seconds since the epoch, for the rows' times.
+      receipts: SHA-256 of each update that counts in a round, by its client.
       on_close: called after each durable close.
+      patience: seconds for which a round that cannot be made durable waits.
     """
 
     job: str
     store: Store
     blobs: Blobs
     clock: Callable[[], float]
+    receipts: Callable[[RoundKey], Mapping[str, str]]
     on_close: Callable[[RoundKey], None]
+    patience: float
 
     async def open(self, opening: Opening) -> Opening:
         """Begins a round, or returns how it was begun before a restart."""
@@ -46,13 +57,33 @@ class StoreJournal:
         """Ends a round: first the vectors become durable, then the row that names them.
 
         The state that comes back reads its vectors from the blobs, so that between two rounds no
-        model lies in memory.
+        model lies in memory. While the disk refuses, the round waits, and its sites for receipts.
+
+        Raises:
+          StoreError: the disk has refused for as long as a round may take.
         """
-        row = await asyncio.to_thread(self._close, record, state)
-        self.on_close(RoundKey(self.job, record.purpose, record.round, record.attempt))
+        key = RoundKey(self.job, record.purpose, record.round, record.attempt)
+        row = await self._closed(record, state, self.receipts(key))
+        self.on_close(key)
         return _state_of(row, state.server, self.blobs, known=True)
 
-    def _close(self, record: RoundRecord, state: TrainState) -> StateRow:
+    async def _closed(
+        self, record: RoundRecord, state: TrainState, receipts: Mapping[str, str]
+    ) -> StateRow:
+        now = asyncio.get_running_loop().time
+        ends = now() + self.patience
+        while True:
+            try:
+                return await asyncio.to_thread(self._close, record, state, receipts)
+            except StoreError as error:
+                if now() + AGAIN_SECONDS > ends:
+                    raise
+                _log.error("the round waits, since its result is not durable yet: %s", error)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _close(
+        self, record: RoundRecord, state: TrainState, receipts: Mapping[str, str]
+    ) -> StateRow:
         self.blobs.put(state.params.data, sha256=state.model)
         server = tuple(
             self.blobs.put(vector.data, sha256=sha256(vector)) for vector in state.server
@@ -65,7 +96,7 @@ class StoreJournal:
             best=state.best,
             stale=state.stale,
         )
-        self.store.close_round(self.job, record, row, self.clock())
+        self.store.close_round(self.job, record, row, self.clock(), receipts)
         trim()
         return row
 

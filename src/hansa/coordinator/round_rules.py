@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hansa.coordinator.round_text import number_text, record_text
@@ -79,6 +79,36 @@ def check_joins(opening: Opening, before: Fold | None, fold: Fold) -> None:
         )
     if fold.receipts and len(fold.receipts) != len(fold.members):
         raise StoreError("receipts and members differ in number", fix="give one for each, or none")
+
+
+def last_fold(opening: Opening, before: Fold | None, receipts: Mapping[str, str]) -> Fold | None:
+    """What joins as a round is closed: a fold whose sum lies nowhere, since the state holds it.
+
+    Args:
+      opening: the round.
+      before: the last durable sum.
+      receipts: of everybody in the state, by client.
+
+    Returns:
+      None if everybody is durable already.
+
+    Raises:
+      StoreError: another update of a client is durable, or it was never asked.
+    """
+    known = {} if before is None else dict(zip(before.members, before.receipts, strict=False))
+    changed = {
+        client for client, receipt in receipts.items() if known.get(client, receipt) != receipt
+    }
+    if changed:
+        raise StoreError(f"{_some(changed)} counts with another update already", fix=_RESUME)
+    durable = frozenset(() if before is None else before.members)
+    new = {client: receipt for client, receipt in receipts.items() if client not in durable}
+    if not new:
+        return None
+    generation = 1 if before is None else before.generation + 1
+    fold = Fold(generation, 0, "", tuple(new), tuple(new.values()))
+    check_joins(opening, before, fold)
+    return fold
 
 
 def check_repeats(before: Fold, joined: frozenset[str], fold: Fold) -> None:

@@ -198,7 +198,8 @@ class Slot:
     Attributes:
       generation: how often the sum has been made durable in this round, from 1.
       slot: which of the accumulator's two files.
-      checksum: CRC-32 of its bytes, 8 hexadecimal digits.
+      checksum: CRC-32 of its bytes, 8 hexadecimal digits; empty if the sum lies nowhere, since it
+        is in the state that its round ended with.
     """
 
     generation: int

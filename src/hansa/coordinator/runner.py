@@ -34,7 +34,14 @@ from hansa.core.plan import Plan
 from hansa.core.round import TrainState, World
 from hansa.core.train import initial_state, train
 from hansa.engines.network import NetworkEngine
-from hansa.errors import BudgetExceeded, HansaError, Refused, RoundVoid, StoreError
+from hansa.errors import (
+    BudgetExceeded,
+    HansaError,
+    Refused,
+    RoundVoid,
+    StoreError,
+    Unavailable,
+)
 from hansa.wire.v1 import sites_pb2 as pb
 
 _TOO_LATE = "the job runs with other sites already"
@@ -221,7 +228,7 @@ class Runner:
         except StoreError as error:
             # Its sites keep what they have: the next start takes the job up where the store has it.
             _log.error("that job %s is %s cannot be written down: %s", job_id, status.value, error)
-            floor.desk.abandon(job_id, error)
+            floor.desk.abandon(job_id, _interrupted())
             return
         floor.desk.abandon(job_id, ended)
         for site in floor.roster.present:
@@ -305,7 +312,7 @@ class Runner:
                 if failures > len(PAUSES):
                     raise
                 _log.error("job %s goes on in a moment: %s", job.row.id, error)
-                self._floor.desk.abandon(job.row.id, error)
+                self._floor.desk.abandon(job.row.id, _interrupted())
             await asyncio.sleep(PAUSES[failures - 1])
 
     async def _train(self, job: Open) -> None:
@@ -324,7 +331,15 @@ class Runner:
                 buffers=floor.buffers,
             ),
             ledger=StoreLedger(floor.store, row.id, plan.charges, floor.clock),
-            journal=StoreJournal(row.id, floor.store, floor.blobs, floor.clock, self._closed),
+            journal=StoreJournal(
+                job=row.id,
+                store=floor.store,
+                blobs=floor.blobs,
+                clock=floor.clock,
+                receipts=floor.desk.receipts,
+                on_close=self._closed,
+                patience=plan.job.rounds.deadline,
+            ),
             noise=NoiseSource(),
             key=ReplayKey.of_seed(plan.job.seed),
             population=job.population or (),
@@ -364,3 +379,10 @@ def _judged(job: Open, site: str, verdict: pb.Verdict) -> tuple[bool, str]:
     if job.population is not None and site not in job.population:
         return False, _TOO_LATE
     return True, ""
+
+
+def _interrupted() -> Unavailable:
+    """What sites are told while the store fails; where it lies is not for them."""
+    return Unavailable(
+        "the coordinator cannot make the round durable now", fix="deliver the update again later"
+    )

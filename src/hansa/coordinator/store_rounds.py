@@ -2,7 +2,7 @@
 
     open_round ──► commit_fold* ──► close_round ──► closed, or void
          │              │               │
-         │              │               └─ record, members, metrics, the job's next state, event
+         │              │               └─ record, last members, metrics, next state, event
          │              └─ these members are durable from here on
          └─ the model is the head of the job's lineage; no other round of the job is open
 
@@ -12,7 +12,9 @@ A closed round is not opened again: whoever gathered it a second time would rele
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, insert, select, update
@@ -116,6 +118,7 @@ class Rounds(Subject):
     def folded(self, job: str, opening: Opening) -> Fold | None:
         """The last durable sum of a round and everybody in it; None if nothing is durable.
 
+        After the end of a round everybody who counted; then their sum lies nowhere any more.
         Only the purpose, round and attempt of `opening` are looked at.
         """
 
@@ -125,7 +128,14 @@ class Rounds(Subject):
 
         return self.database.read(step)
 
-    def close_round(self, job: str, record: RoundRecord, state: StateRow, now: float) -> None:
+    def close_round(
+        self,
+        job: str,
+        record: RoundRecord,
+        state: StateRow,
+        now: float,
+        receipts: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Ends a round, void or not, and moves the job on, in one transaction.
 
         Closing a round again with the same record changes nothing; its seconds may differ.
@@ -135,6 +145,8 @@ class Rounds(Subject):
           record: what is known about the round.
           state: what the next round starts from; its blobs are durable already.
           now: when.
+          receipts: as in a fold, by member. What members sent that are in no durable sum yet is in
+            the state: they become durable with it.
 
         Raises:
           StoreError: the round was never opened or is over, its model is not the head of the
@@ -151,6 +163,10 @@ class Rounds(Subject):
             store_jobs.get_running(connection, job)
             before = _state(connection, job)
             opening, fold = _opening(row), _folded(connection, row)
+            last = round_rules.last_fold(opening, fold, receipts)
+            if last is not None:
+                _write_fold(connection, row, fold, last)
+                fold = _folded(connection, _get(connection, job, opening))
             round_rules.check_record(job, opening, None if fold is None else fold.members, record)
             round_rules.check_next(job, opening, before, record, state)
             _advance(connection, job, opening, before, state)
@@ -211,6 +227,10 @@ def _here(table: Table, job: str, which: Opening | RoundRecord) -> ColumnElement
 def _find(connection: Connection, job: str, which: Opening | RoundRecord) -> Row[Any] | None:
     query = select(schema.rounds).where(_here(schema.rounds, job, which))
     return connection.execute(query).one_or_none()
+
+
+def _get(connection: Connection, job: str, which: Opening) -> Row[Any]:
+    return connection.execute(select(schema.rounds).where(_here(schema.rounds, job, which))).one()
 
 
 def _open(connection: Connection, job: str) -> Row[Any] | None:

@@ -9,6 +9,7 @@ nobody contacted                      the charge stays spent                    
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -185,7 +186,7 @@ async def run_round(
         )
     started = time.perf_counter()
     charge = Charge(world.job, state.round, state.attempt, purpose, plan.round_event)
-    world.ledger.reserve(charge)
+    await asyncio.to_thread(world.ledger.reserve, charge)
     opening = await world.journal.open(
         Opening(
             purpose, state.round, state.attempt, _draw(plan, state, world, purpose), state.model
@@ -195,15 +196,14 @@ async def run_round(
         plan, state.round, state.attempt, purpose, state.params, state.model, world.key
     )
     partial, dropouts = await _gather(world.engine, task, opening.cohort)
-    world.ledger.commit(charge)
+    await asyncio.to_thread(world.ledger.commit, charge)
 
     void = len(partial.members) < _quorum(plan, purpose)
     metrics: dict[str, float | None] = {}
     after = replace(state, attempt=state.attempt + 1)
     members = tuple(sorted(partial.members))
-    if not void:
-        step, metrics = _release(plan, task, partial, world.noise)
-        after = _advance(plan, state, step, metrics)
+    if not void:  # in a thread: noise for a large model takes seconds in which others are served
+        after, metrics = await asyncio.to_thread(_conclude, plan, state, task, partial, world.noise)
     record = RoundRecord(
         purpose,
         state.round,
@@ -242,6 +242,14 @@ async def _gather(
         else:
             partial = fold.aggregator.merge(partial, item)
     return (partial if partial is not None else fold.zero()), dropouts
+
+
+def _conclude(
+    plan: Plan, state: TrainState, task: RoundTask, partial: Partial, noise: Noise
+) -> tuple[TrainState, dict[str, float | None]]:
+    """The state after a round that counted, and its metrics."""
+    step, metrics = _release(plan, task, partial, noise)
+    return _advance(plan, state, step, metrics), metrics
 
 
 def _release(
