@@ -20,12 +20,12 @@ _M_ARENA_MAX: Final = -8
 
 def give_memory_back() -> None:
     """One arena; vectors are mapped directly and unmapped when they are freed. Call it early."""
-    _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 4 << 20, _M_TRIM_THRESHOLD: 4 << 20})
+    _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 4 << 20, _M_TRIM_THRESHOLD: 16 << 20})
 
 
 def keep_memory() -> None:
     """Vectors up to 32 MiB come from memory that was used before. Call it early."""
-    _set({_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 256 << 20})
+    _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 256 << 20})
 
 
 def _set(options: dict[int, int]) -> None:

@@ -1,9 +1,17 @@
-"""A fixed number of receive buffers, so that memory does not grow with the number of senders."""
+"""A fixed number of receive buffers, so that memory does not grow with the number of senders.
+
+    wait ──► sending: one after the other ──► take: a buffer ──► filled ──► folded
+                 │                                  ▲              │
+                 └── the first chunk is on its way ─┘              └── the next one sends
+
+While one update is folded, the next one's first chunk travels already; it waits for the buffer.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import numpy as np
 
@@ -11,23 +19,35 @@ from hansa.coordinator.turns import Turns
 
 
 class Buffers:
-    """At most `count` buffers at once; a transfer waits for one, in order of arrival."""
+    """At most `count` buffers at once, and as many senders; each waits in order of arrival."""
 
     def __init__(self, count: int) -> None:
-        self._turns = Turns(count)
+        self._line = Turns(count)
+        self._buffers = Turns(count)
         self._kept: list[memoryview] = []
 
     def patience(self) -> float:
-        """How long, in seconds, whoever fills a buffer may be silent: less if others wait."""
-        return self._turns.patience()
+        """How long, in seconds, whoever sends may be silent: less if others wait."""
+        return self._line.patience()
+
+    def sending(self) -> AbstractAsyncContextManager[None]:
+        """A turn to send, from the first chunk to the last."""
+        return self._line.take()
 
     @asynccontextmanager
     async def take(self, size: int) -> AsyncIterator[memoryview]:
-        """A writable buffer of exactly `size` bytes, for the time of one transfer."""
-        async with self._turns.take():
+        """A writable buffer of exactly `size` bytes, from the first chunk to the end of a fold."""
+        async with self._buffers.take():
             buffer = self._kept.pop() if self._kept else None
             if buffer is None or len(buffer) != size:
-                buffer = np.empty(size, np.uint8).data
+                buffer = await asyncio.to_thread(_fresh, size)
             yield buffer
-            if self._turns.contended:  # for whoever comes next; otherwise the memory is given back
+            if self._line.used:  # for whoever comes next; otherwise the memory is given back
                 self._kept.append(buffer)
+
+
+def _fresh(size: int) -> memoryview:
+    """Memory that is there already: to get it page by page would hold up the event loop."""
+    array = np.empty(size, np.uint8)
+    array[...] = 0
+    return array.data

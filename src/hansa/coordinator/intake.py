@@ -19,6 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,13 +28,13 @@ from hansa.coordinator.accumulator import DurableAccumulator
 from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.rows import Fold as FoldRow
 from hansa.coordinator.rows import Slot
+from hansa.coordinator.spare import Spare
 from hansa.coordinator.store import Store
 from hansa.core.contribute import Fold, RoundTask
 from hansa.core.parts import Dropout, Partial, Update
 from hansa.core.round import Opening
 from hansa.errors import HansaError, RoundVoid, StoreError, UpdateRejected
-from hansa.memory import trim
-from hansa.wire.transfer import receive
+from hansa.wire.transfer import ahead, receive
 from hansa.wire.vectors import Encoding
 
 PATIENCE = 5.0
@@ -89,6 +90,7 @@ class Intake:
         store: Store,
         accumulator: DurableAccumulator,
         buffers: Buffers,
+        spare: Spare,
     ) -> None:
         self.job = job
         self.task = task
@@ -96,6 +98,7 @@ class Intake:
         self._store = store
         self._accumulator = accumulator
         self._buffers = buffers
+        self._spare = spare
         self._fold = Fold.of(task)
         self._encoding = Encoding.of(task.plan.facts)
         self._partial = self._fold.zero()
@@ -121,10 +124,14 @@ class Intake:
         return {site: counted.sha256 for site, counted in self._counted.items()}
 
     async def load(self) -> None:
-        """Goes on from the durable sum that an earlier process left, if there is one."""
-        row = await asyncio.to_thread(self._store.folded, self.job, self.opening)
+        """Goes on from the durable sum that an earlier process left; without one, from zero."""
         aggregator = self._fold.aggregator
-        if row is None or not isinstance(aggregator, Mean):
+        if not isinstance(aggregator, Mean):
+            return
+        row = await asyncio.to_thread(self._store.folded, self.job, self.opening)
+        if row is None:
+            zeros = await asyncio.to_thread(self._spare.zeros_like, self._partial.value)
+            self._partial = Partial(zeros, ())
             return
         content = await asyncio.to_thread(self._accumulator.read, row.place)
         self._partial = aggregator.load(content, row.members, self.task.layout, self._fold.facts)
@@ -195,10 +202,14 @@ class Intake:
             )
 
     async def _receive(self, site: str, header: Header, parts: AsyncIterator[memoryview]) -> None:
-        async with self._buffers.take(header.size) as buffer:
-            if self._closed:
-                raise _over()
-            await receive(parts, buffer, header.sha256, "the update", site, self._buffers.patience)
+        patience = self._buffers.patience
+        async with AsyncExitStack() as held:
+            async with self._buffers.sending():
+                if self._closed:
+                    raise _over()
+                async with ahead(parts) as chunks:
+                    buffer = await held.enter_async_context(self._buffers.take(header.size))
+                    await receive(chunks, buffer, header.sha256, "the update", site, patience)
             # The memory belongs to this update until the fold has ended, even if the site is gone.
             await _uninterrupted(self._add(site, buffer, header.sha256))
 
@@ -211,8 +222,6 @@ class Intake:
                 raise _over()
             self._check_awaited(site)  # it may have declined while it was sending
             update = Update(vector, self.task.layout)
-            if not self._counted:  # what the fetches left free; the sum takes its place
-                await asyncio.to_thread(trim)
             self._partial = await asyncio.to_thread(self._fold.add, self._partial, site, update)
             durable = asyncio.get_running_loop().create_future()
             self._counted[site] = Counted(sha256, durable)

@@ -21,6 +21,11 @@ class Turns:
         """Whether somebody waits for a turn."""
         return self._waiting > 0
 
+    @property
+    def used(self) -> bool:
+        """Whether all turns are taken."""
+        return self._free.locked()
+
     def patience(self) -> float:
         """How long, in seconds, the other side may be silent in a turn: less if others wait."""
         return CONTENDED_SECONDS if self.contended else CHUNK_SECONDS

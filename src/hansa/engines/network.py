@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hansa.coordinator.accumulator import DurableAccumulator
 from hansa.coordinator.blobs import Blobs
@@ -14,6 +14,7 @@ from hansa.coordinator.desk import Desk
 from hansa.coordinator.intake import Intake
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.shelf import Shelf
+from hansa.coordinator.spare import Spare
 from hansa.coordinator.store import Store
 from hansa.core.contribute import RoundTask
 from hansa.core.parts import Dropout, Partial
@@ -34,6 +35,7 @@ class NetworkEngine:
       store: durable state.
       accumulator: durable sums of this job.
       buffers: memory for updates on their way in.
+      spare: memory for the sums of one round after the other.
     """
 
     job: str
@@ -44,6 +46,7 @@ class NetworkEngine:
     store: Store
     accumulator: DurableAccumulator
     buffers: Buffers
+    spare: Spare = field(default_factory=Spare)
 
     @property
     def real(self) -> bool:
@@ -65,6 +68,7 @@ class NetworkEngine:
             store=self.store,
             accumulator=self.accumulator,
             buffers=self.buffers,
+            spare=self.spare,
         )
         await intake.load()
         seconds = task.plan.job.rounds.deadline

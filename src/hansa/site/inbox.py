@@ -13,7 +13,7 @@ from hansa.errors import Unavailable
 from hansa.site.connection import Line, answered, backoff
 from hansa.wire.frames import FETCHED, content_of
 from hansa.wire.methods import FETCH, call
-from hansa.wire.transfer import receive
+from hansa.wire.transfer import ahead, receive
 from hansa.wire.v1 import sites_pb2 as pb
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ async def _receive(line: Line, sha256: str, content: NDArray[np.uint8]) -> None:
     try:
         with answered(line.address):
             parts = (content_of(frame, FETCHED) async for frame in stream)
-            await receive(parts, content.data, sha256, "what was fetched", "the coordinator")
+            async with ahead(parts) as chunks:
+                await receive(chunks, content.data, sha256, "what was fetched", "the coordinator")
     except TimeoutError:
         raise Unavailable("the coordinator sends nothing", fix="it is asked again") from None
     finally:

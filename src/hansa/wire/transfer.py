@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from hansa.errors import UpdateRejected
 from hansa.wire.limits import CHUNK, CHUNK_SECONDS
 from hansa.wire.progress import progressing
+
+AHEAD = 2
+"""Chunks that wait to be taken while the next one is read; memory for each transfer."""
 
 
 async def receive(
@@ -25,7 +29,7 @@ async def receive(
     ever being silent.
 
     Args:
-      parts: the chunks as they come.
+      parts: the chunks as they come, best from `ahead`.
       into: memory of exactly the announced size.
       sha256: the announced hash.
       what: name of the content, for errors.
@@ -37,29 +41,21 @@ async def receive(
       TimeoutError: no chunk came in time.
     """
     filled, hasher = 0, hashlib.sha256()
-    hashing = asyncio.get_running_loop().run_in_executor
-    coming = asyncio.ensure_future(_next(parts))
-    try:
-        async with progressing(patience) as progress:
-            while (data := await coming) is not None:
-                progress.made()
-                due = min(CHUNK, len(into) - filled)
-                if len(data) != due or not due:
-                    raise UpdateRejected(
-                        f"{what} of '{sender}' came with a chunk of {len(data):,} bytes where "
-                        f"{due:,} of the {len(into):,} announced were due",
-                        fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the "
-                        "last",
-                    )
-                part = into[filled : filled + due]
-                part[:] = data
-                del data  # a chunk that is copied must not keep its memory while the next comes
-                # The next chunk travels while this one is hashed, which needs no interpreter lock.
-                coming = asyncio.ensure_future(_next(parts))
-                await hashing(None, hasher.update, part)
-                filled += due
-    finally:
-        coming.cancel()
+    async with progressing(patience) as progress:
+        async for data in parts:
+            progress.made()
+            due = min(CHUNK, len(into) - filled)
+            if len(data) != due or not due:
+                raise UpdateRejected(
+                    f"{what} of '{sender}' came with a chunk of {len(data):,} bytes where "
+                    f"{due:,} of the {len(into):,} announced were due",
+                    fix=f"send exactly the announced bytes, {CHUNK:,} in each chunk but the last",
+                )
+            part = into[filled : filled + due]
+            part[:] = data
+            del data  # a chunk that is copied must not keep its memory while the next comes
+            hasher.update(part)  # less than a millisecond: a thread would cost more than it gains
+            filled += due
     if filled != len(into):
         raise UpdateRejected(
             f"{what} of '{sender}' ended after {filled:,} of {len(into):,} bytes",
@@ -72,5 +68,32 @@ async def receive(
         )
 
 
-async def _next(parts: AsyncIterator[memoryview]) -> memoryview | None:
-    return await anext(parts, None)
+@asynccontextmanager
+async def ahead(parts: AsyncIterator[memoryview]) -> AsyncIterator[AsyncIterator[memoryview]]:
+    """The same chunks, read before they are asked for: a few travel while one is worked on."""
+    chunks: asyncio.Queue[memoryview | None] = asyncio.Queue()
+    room = asyncio.Semaphore(AHEAD)
+
+    async def read() -> None:
+        async for part in parts:
+            chunks.put_nowait(part)
+            del part  # as in `receive`
+            await room.acquire()
+
+    reading = asyncio.create_task(read())
+    reading.add_done_callback(lambda _: chunks.put_nowait(None))
+
+    async def taken() -> AsyncIterator[memoryview]:
+        while (part := await chunks.get()) is not None:
+            room.release()
+            yield part
+            del part
+        await reading  # raises whatever ended it
+
+    try:
+        yield taken()
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+        if not reading.cancelled():
+            reading.exception()  # was raised above, or somebody else was faster
