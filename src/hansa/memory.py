@@ -20,7 +20,7 @@ _M_ARENA_MAX: Final = -8
 
 def give_memory_back() -> None:
     """One arena; vectors are mapped directly and unmapped when they are freed. Call it early."""
-    _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 4 << 20, _M_TRIM_THRESHOLD: 16 << 20})
+    _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 4 << 20, _M_TRIM_THRESHOLD: 2 << 20})
 
 
 def keep_memory() -> None:

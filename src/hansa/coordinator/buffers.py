@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import numpy as np
 
 from hansa.coordinator.turns import Turns
+from hansa.memory import trim
 
 
 class Buffers:
@@ -47,7 +48,11 @@ class Buffers:
 
 
 def _fresh(size: int) -> memoryview:
-    """Memory that is there already: to get it page by page would hold up the event loop."""
+    """Memory that is there already: to get it page by page would hold up the event loop.
+
+    It takes the place of what earlier transfers left free.
+    """
+    trim()
     array = np.empty(size, np.uint8)
     array[...] = 0
     return array.data

@@ -34,6 +34,7 @@ from hansa.core.contribute import Fold, RoundTask
 from hansa.core.parts import Dropout, Partial, Update
 from hansa.core.round import Opening
 from hansa.errors import HansaError, RoundVoid, StoreError, UpdateRejected
+from hansa.memory import trim
 from hansa.wire.transfer import ahead, receive
 from hansa.wire.vectors import Encoding
 
@@ -258,6 +259,7 @@ class Intake:
         async with self._folding:  # what is being added still counts
             reasons = dict.fromkeys(self.awaited, late) | self._dropouts
             partial, self._partial = self._partial, NOTHING  # the sum is the caller's alone
+        await asyncio.to_thread(trim)  # what transfers left free; a new model takes its place
         return partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
 
     def answer(self) -> None:

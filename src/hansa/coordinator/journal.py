@@ -19,7 +19,6 @@ from hansa.core.plan import Plan
 from hansa.core.round import Opening, RoundRecord, TrainState
 from hansa.core.vector import Vector, sha256
 from hansa.errors import StoreError
-from hansa.memory import trim
 
 AGAIN_SECONDS = 1.0
 """Time between two tries to make a result durable."""
@@ -97,7 +96,6 @@ class StoreJournal:
             stale=state.stale,
         )
         self.store.close_round(self.job, record, row, self.clock(), receipts)
-        trim()
         return row
 
 

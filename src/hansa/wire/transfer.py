@@ -11,7 +11,7 @@ from hansa.errors import UpdateRejected
 from hansa.wire.limits import CHUNK, CHUNK_SECONDS
 from hansa.wire.progress import progressing
 
-AHEAD = 2
+AHEAD = 1
 """Chunks that wait to be taken while the next one is read; memory for each transfer."""
 
 
