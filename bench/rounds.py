@@ -3,7 +3,7 @@
     python bench/rounds.py [--quick] [--json]
 
 Sites do trivial work, so that what is measured is the round itself: parameters down, updates up,
-hashes, schema checks, exact sums, durable accumulator, receipts, a new model on the disk. The
+hashes, schema checks, exact sums, receipts, a new model on the disk. The
 seconds are the median over rounds after the first. The peak is the largest resident memory of the
 coordinator's process from the first to the last round; `idle_mb` is its memory before, with all
 sites attending, after a job with a tiny model (so that every module is loaded).

@@ -1,7 +1,7 @@
 """Tells the C library what to do with memory that was freed; does nothing where it is not glibc.
 
-A coordinator gives it back: what a round needs must not stay after the round. By default glibc
-keeps an arena for each thread, and buffers of one round lie scattered between small objects.
+A coordinator gives it back: what transfers needed must not stay beside what comes next. By default
+glibc keeps an arena for each thread, and buffers of one round lie scattered between small objects.
 
 A site keeps it: it needs the same few vectors in every round, and getting them from the operating
 system anew costs as much as a pass over them.
@@ -20,11 +20,11 @@ _M_ARENA_MAX: Final = -8
 
 def give_memory_back() -> None:
     """One arena; vectors are mapped directly and unmapped when they are freed. Call it early."""
-    _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 4 << 20, _M_TRIM_THRESHOLD: 2 << 20})
+    _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 4 << 20, _M_TRIM_THRESHOLD: 4 << 20})
 
 
 def keep_memory() -> None:
-    """Vectors up to 32 MiB come from memory that was used before. Call it early."""
+    """One arena; vectors up to 32 MiB come from memory that was used before. Call it early."""
     _set({_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 256 << 20})
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -123,13 +123,14 @@ class Arena:
         """
         wait_for(lambda: self.store.job(job).status.final, f"the end of {job}")
 
-        for sites, seconds in ((set(HOSPITALS) - {*disturbed}, LAST_WORDS), (set(disturbed), 2.0)):
-            with contextlib.suppress(AssertionError):  # what is missing is found in the traces
-                wait_for(lambda: self._all_said(job, sites), "last words", seconds=seconds)  # noqa: B023
+        for site in HOSPITALS:
+            self._hear_out(job, site, 2.0 if site in disturbed else LAST_WORDS)
         return self.traces(job)
 
-    def _all_said(self, job: str, sites: Iterable[str]) -> bool:
-        return all(self._last_word(job, site) != "left" for site in sites if site in HOSPITALS)
+    def _hear_out(self, job: str, site: str, seconds: float) -> None:
+        """Waits for a site's last word; if it stays out, the traces show it."""
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: self._last_word(job, site) != "left", "last words", seconds=seconds)
 
     def _last_word(self, job: str, site: str) -> str:
         lines = (self.folders[site] / LOG).read_text("utf-8").splitlines()

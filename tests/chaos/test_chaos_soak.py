@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_the_coordinator_dies_after_each_transaction(tmp_path: Path) -> None:
             print(f"write {count}")
             here.condemn(COORDINATOR, "wrote", count)
             job = here.submit(plain_job(0, 2))
-            wait_for(lambda: here.over(job), f"a death or the end of {job}")  # noqa: B023
+            wait_for(partial(here.over, job), f"a death or the end of {job}")
             here.pardon(COORDINATOR)
             if not here.federation.running(COORDINATOR):
                 dead += 1

@@ -180,6 +180,48 @@ def test_closing_moves_the_job_on_in_one_step(running):
     }
 
 
+def test_whoever_is_in_no_sum_becomes_durable_with_the_round(running):
+    begun = running.open_round("j1", opening(), 20.0)
+    running.commit_fold("j1", begun, fold(1, "kiel", "lund"))
+    done = record(begun, ("kiel", "lund", "riga"))
+    durable = running.folded("j1", begun)
+    receipts = {**dict(zip(durable.members, durable.receipts, strict=True)), "riga": name_of("r")}
+    running.close_round("j1", done, state(done), 21.0, receipts)
+    after = running.folded("j1", begun)
+    assert dict(zip(after.members, after.receipts, strict=True)) == receipts
+    assert (after.generation, after.checksum) == (2, "")
+    running.close_round("j1", done, state(done), 22.0, receipts)
+    assert running.folded("j1", begun) == after
+
+
+def test_a_round_without_any_sum_remembers_its_receipts(running):
+    begun = running.open_round("j1", opening(), 20.0)
+    done = record(begun, ("riga", "kiel"))
+    receipts = {"riga": name_of("r"), "kiel": name_of("k")}
+    running.close_round("j1", done, state(done), 21.0, receipts)
+    after = running.folded("j1", begun)
+    assert dict(zip(after.members, after.receipts, strict=True)) == receipts
+
+
+@pytest.mark.parametrize(
+    ("receipts", "words"),
+    [
+        ({"kiel": "another", "lund": "a"}, "'kiel' counts with another update already"),
+        ({"mallory": "a"}, "'mallory' was never asked"),
+        ({"lund": "a", "riga": "b"}, "2 members where 3 are durable"),
+        ({}, "2 members where 1 are durable"),
+    ],
+)
+def test_receipts_that_do_not_fit_the_record_close_nothing(running, receipts, words):
+    begun = running.open_round("j1", opening(), 20.0)
+    running.commit_fold("j1", begun, fold(1, "kiel"))
+    done = record(begun, ("kiel", "lund"))
+    with pytest.raises(StoreError, match=words):
+        running.close_round("j1", done, state(done), 21.0, receipts)
+    assert running.records("j1") == []
+    assert running.folded("j1", begun) == fold(1, "kiel")
+
+
 def test_records_come_in_the_order_in_which_rounds_ended(running):
     assert running.last_record("j1") is None
     done = [run_round(running, "j1", number) for number in range(12)]

@@ -146,7 +146,7 @@ def test_while_the_store_cannot_grow_no_receipt_is_given(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sites are told to come again, and every update counts once in the end."""
-    monkeypatch.setattr(runner, "PAUSES", (0.1,) * 100)
+    monkeypatch.setattr(runner, "PAUSES", (0.1,))
 
     async def whole() -> Any:
         one, two, three = _three(place)

@@ -53,12 +53,12 @@ def test_rounds_go_on_while_every_site_renews_its_certificate(place: Place) -> N
     async def whole() -> Any:
         async with running(place) as federation:
             agents = await federation.agents(*THREE)
-            rounds = Rounds(count=35, deadline=LONG)
+            rounds = Rounds(count=45, deadline=LONG)
             job_id, plan = await federation.submit(job(rounds=rounds, evaluate_every=1))
             row = await federation.ended(job_id, 3 * LONG)
             await until(lambda: federation.coordinator.roster.present >= set(THREE))
             for site in THREE:
-                await _received(place, site, 36)
+                await _received(place, site, 46)
             assert not any(agent.task.done() for agent in agents)
             certificates = {
                 site: federation.coordinator.store.certificates(site)[1:] for site in THREE

@@ -174,7 +174,7 @@ def test_other_methods_and_paths_lead_nowhere(module_place: Place) -> None:
 
     def test(client: Client, federation: Any) -> None:
         for path in paths:
-            for method in ("GET", "PUT", "DELETE", "POST"):
+            for method in ("GET", "PUT", "DELETE", "POST", "PATCH", "OPTIONS"):
                 answer = client.ask(method, path, b"{}")
                 assert answer.status in (400, 404, 405, 422), (method, path, answer.status)
                 assert secret not in answer.body
@@ -375,7 +375,7 @@ def test_mutated_submissions_are_refused_or_taken_but_never_a_defect(place: Plac
 
     def test(client: Client, federation: Any) -> None:
         honest.hand_in(client, plan_digest="f" * 64)
-        for number in range(100):
+        for number in range(150):
             name = ("words", "facts")[number % 2]
             words = {**asdict(honest.submission), name: mutated(getattr(honest.submission, name))}
             answer = client.ask("POST", "/v1/jobs", json.dumps(words).encode())

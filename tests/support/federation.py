@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -37,6 +35,7 @@ from hansa.errors import Unavailable
 from hansa.identity.authority import Authority
 from hansa.identity.credentials import Credentials
 from hansa.identity.keys import load_credentials
+from hansa.local.federation import reserve_ports
 from hansa.privacy.ledger import MemoryLedger
 from hansa.remote import Remote
 from hansa.site import config as site_config
@@ -210,18 +209,10 @@ async def joined(place: Place, site: str) -> Credentials:
     return credentials
 
 
-def free_ports(count: int = 3) -> tuple[int, ...]:
+def free_ports() -> tuple[int, int, int]:
     """Ports that nobody has or reserves, and that no connection is given."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.SystemRandom().randrange(12_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.append(port)
-    return tuple(ports)
+    with ExitStack() as held:
+        return reserve_ports(held)
 
 
 def _toml(words: dict[str, Any]) -> list[str]:

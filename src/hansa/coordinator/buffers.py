@@ -2,9 +2,9 @@
 
     wait ──► sending: one after the other ──► take: a buffer ──► filled ──► folded
                  │                                  ▲              │
-                 └── the first chunk is on its way ─┘              └── the next one sends
+                 └─ the first chunks on their way ──┘              └── the next one sends
 
-While one update is folded, the next one's first chunk travels already; it waits for the buffer.
+While one update is folded, the next one's first chunks travel already; they wait for the buffer.
 """
 
 from __future__ import annotations

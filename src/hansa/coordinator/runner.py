@@ -47,7 +47,7 @@ from hansa.wire.v1 import sites_pb2 as pb
 _TOO_LATE = "the job runs with other sites already"
 
 PAUSES = (0.2, 1.0, 5.0, 20.0)
-"""Seconds to wait for a store that failed, each time it fails again."""
+"""Seconds to wait for a store that failed, each time it fails again; the last one repeats."""
 
 _log = logging.getLogger(__name__)
 
@@ -300,20 +300,25 @@ class Runner:
         """Trains; where the store fails, goes on from what it holds, as after a restart.
 
         Raises:
-          StoreError: it failed again and again, and no round was closed meanwhile.
+          StoreError: it has failed for as long as a round may take, and no round was closed
+            meanwhile.
         """
-        failures = 0
+        now, failures, since = asyncio.get_running_loop().time, 0, 0.0
+        longest = max(job.plan.job.rounds.deadline, sum(PAUSES))
         while True:
             closed = job.closed
             try:
                 return await self._train(job)
             except StoreError as error:
-                failures = 1 if job.closed > closed else failures + 1
-                if failures > len(PAUSES):
+                if not failures or job.closed > closed:
+                    failures, since = 0, now()
+                pause = PAUSES[min(failures, len(PAUSES) - 1)]
+                if now() + pause > since + longest:
                     raise
                 _log.error("job %s goes on in a moment: %s", job.row.id, error)
                 self._floor.desk.abandon(job.row.id, _interrupted())
-            await asyncio.sleep(PAUSES[failures - 1])
+            failures += 1
+            await asyncio.sleep(pause)
 
     async def _train(self, job: Open) -> None:
         row, plan, floor = job.row, job.plan, self._floor

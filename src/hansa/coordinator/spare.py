@@ -1,6 +1,7 @@
 """The memory of a round's sum, used again in the next round of the same job.
 
 Fresh memory comes from the operating system page by page, which takes longer than adding an update.
+So a job that runs keeps the memory of one sum between its rounds too.
 """
 
 from __future__ import annotations

@@ -163,11 +163,12 @@ class Rounds(Subject):
             store_jobs.get_running(connection, job)
             before = _state(connection, job)
             opening, fold = _opening(row), _folded(connection, row)
+            durable = None if fold is None else fold.members
             last = round_rules.last_fold(opening, fold, receipts)
             if last is not None:
                 _write_fold(connection, row, fold, last)
-                fold = _folded(connection, _get(connection, job, opening))
-            round_rules.check_record(job, opening, None if fold is None else fold.members, record)
+                durable = (*(durable or ()), *last.members)
+            round_rules.check_record(job, opening, durable, record)
             round_rules.check_next(job, opening, before, record, state)
             _advance(connection, job, opening, before, state)
             members = canonical.digest(sorted(record.members))
@@ -227,10 +228,6 @@ def _here(table: Table, job: str, which: Opening | RoundRecord) -> ColumnElement
 def _find(connection: Connection, job: str, which: Opening | RoundRecord) -> Row[Any] | None:
     query = select(schema.rounds).where(_here(schema.rounds, job, which))
     return connection.execute(query).one_or_none()
-
-
-def _get(connection: Connection, job: str, which: Opening) -> Row[Any]:
-    return connection.execute(select(schema.rounds).where(_here(schema.rounds, job, which))).one()
 
 
 def _open(connection: Connection, job: str) -> Row[Any] | None:
