@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -46,6 +49,22 @@ def test_many_openers_of_a_new_store_make_it_once(kind, tmp_path, request):
         list(pool.map(open_and_write, range(8)))
     with Store.open(url) as store:
         assert {e.body["by"] for e in store.events()} == set(range(8))
+
+
+def test_a_new_store_waits_for_whoever_else_makes_it(tmp_path):
+    """SQLite refuses at once to switch to its write-ahead log while another one has the lock."""
+    path = tmp_path / "store.db"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        opening = pool.submit(Store.open, str(path))
+        time.sleep(0.5)
+        assert not opening.done(), opening.exception()
+        other.rollback()
+        with opening.result(10) as store:
+            assert not store.jobs()
 
 
 def test_a_second_coordinator_is_refused_by_the_name_of_the_first(place):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -183,7 +184,7 @@ def _sqlite(url: URL, path: Path) -> Engine:
     def connected(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions begin where `begun` says, not at a write
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -195,6 +196,20 @@ def _sqlite(url: URL, path: Path) -> Engine:
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
     return engine
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Switches the log on. SQLite does not wait for others here, as it does for a write."""
+    ends = time.monotonic() + BUSY
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _postgres(url: URL) -> Engine:
