@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from hansa.core.plan import Plan
 from hansa.core.spec import Divisor
 from hansa.core.vector import Vector, sha256
 from hansa.errors import HansaError
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ async def run_round(
         )
     started = time.perf_counter()
     charge = Charge(world.job, state.round, state.attempt, purpose, plan.round_event)
-    await asyncio.to_thread(world.ledger.reserve, charge)
+    await _aside(world, world.ledger.reserve, charge)
     opening = await world.journal.open(
         Opening(
             purpose, state.round, state.attempt, _draw(plan, state, world, purpose), state.model
@@ -196,14 +198,14 @@ async def run_round(
         plan, state.round, state.attempt, purpose, state.params, state.model, world.key
     )
     partial, dropouts = await _gather(world.engine, task, opening.cohort)
-    await asyncio.to_thread(world.ledger.commit, charge)
+    await _aside(world, world.ledger.commit, charge)
 
     void = len(partial.members) < _quorum(plan, purpose)
     metrics: dict[str, float | None] = {}
     after = replace(state, attempt=state.attempt + 1)
     members = tuple(sorted(partial.members))
-    if not void:  # in a thread: noise for a large model takes seconds in which others are served
-        after, metrics = await asyncio.to_thread(_conclude, plan, state, task, partial, world.noise)
+    if not void:
+        after, metrics = await _aside(world, _conclude, plan, state, task, partial, world.noise)
     record = RoundRecord(
         purpose,
         state.round,
@@ -217,6 +219,12 @@ async def run_round(
         after.model,
     )
     return await world.journal.close(record, after), record
+
+
+async def _aside(world: World, work: Callable[..., _Result], *args: object) -> _Result:
+    """Does in a thread what may take long (a flush, noise for a large model), so that other parties
+    are served meanwhile; in a simulation nobody waits, and a thread would only cost time."""
+    return await asyncio.to_thread(work, *args) if world.engine.real else work(*args)
 
 
 def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tuple[str, ...]:
