@@ -222,8 +222,10 @@ async def run_round(
 
 
 async def _aside(world: World, work: Callable[..., _Result], *args: object) -> _Result:
-    """Does in a thread what may take long (a flush, noise for a large model), so that other parties
-    are served meanwhile; in a simulation nobody waits, and a thread would only cost time."""
+    """Does in a thread what may take long, so that other parties are served meanwhile.
+
+    A flush does, and noise for a large model. In a simulation nobody waits.
+    """
     return await asyncio.to_thread(work, *args) if world.engine.real else work(*args)
 
 
