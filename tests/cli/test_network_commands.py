@@ -17,7 +17,10 @@ from hansa.local.federation import LocalFederation
 from tests.support.cli import JOB, TASK, Run, command, environment, make_jobs, run_here
 
 SITES = ("kiel", "luebeck")
-SMALL = JOB.replace("population = 4", "population = 2")
+SMALL = JOB.replace("population = 4", "population = 2").replace(
+    "count = 3",
+    "count = 3\nquorum = 1",  # refused by the last refusal, so that both sites have their say
+)
 WAITS = JOB.replace("population = 4", "population = 3")
 """A job for three sites: with two it waits for the third."""
 
