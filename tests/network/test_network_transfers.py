@@ -95,6 +95,25 @@ def test_a_reader_that_stands_still_does_not_keep_the_others_out(place: Place) -
     asyncio.run(whole())
 
 
+def test_a_reader_may_go_away_at_any_moment(place: Place) -> None:
+    """Before the headers, in the middle of the first chunk, after it: nothing breaks here."""
+
+    async def whole() -> None:
+        async with running(place) as federation, raw_site(place, "kiel") as site:
+            await federation.agents("bremen", "danzig")
+            _, _, _, order = await _prepared(federation, site)
+            wanted = pb.FetchRequest(sha256=order.model_sha256)
+            for number in range(60):
+                async with narrow(place.sites_door, place.credentials("kiel")) as slow:
+                    reading = call(slow, FETCH)(wanted)
+                    await asyncio.sleep(number / 5_000)
+                    reading.cancel()
+            assert len(await site.fetch(order.model_sha256)) == order.model_size
+            await federation.coordinator.runner.cancel(order.round.job, "seen enough")
+
+    asyncio.run(whole())
+
+
 def test_a_fetch_that_outlives_its_round_still_reads_its_own_file(place: Place) -> None:
     """The number of the file that was closed belongs to another one, which was not offered."""
     secret = place.path / "secret"

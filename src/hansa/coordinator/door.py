@@ -162,6 +162,9 @@ class Door:
                 self.sending.take(),
             ):
                 with self.shelf.reading(wanted.sha256, site) as item:
+                    # With the first chunk they would count as unsent until it is read, and an
+                    # answer that ends before that would send them twice, which gRPC refuses.
+                    await context.send_initial_metadata(())
                     async with progressing(self.sending.patience) as progress:
                         for offset in range(wanted.offset, item.size, CHUNK):
                             self.members.recheck(caller)
@@ -257,5 +260,6 @@ def answering(
             await abort(context, Unavailable("the transfer stalled", fix="send it again"))
         except grpc.aio.InternalError:
             _log.debug("a caller went away in the middle of an answer")
+            raise asyncio.CancelledError from None  # nobody is there to be told an end
 
     return answer
