@@ -5,6 +5,7 @@
     [aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one
     [privacy]                  Clip(metrics)    where the metric sums need a bound
     [quantization]             Quantize         if the job has a step
+    [secure_aggregation]       Mask             if it is enabled
     [aggregation]   Mean | Median | TrimmedMean
     [privacy]       NoNoise | CentralGaussian
 
@@ -42,6 +43,7 @@ from hansa.privacy.accountants import DpAccounting, best_accountant
 from hansa.privacy.calibrate import calibrate
 from hansa.samplers import Everyone, FixedSize, Poisson
 from hansa.stages.clip import Clip
+from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
 from hansa.stages.weight import Weight
 
@@ -130,6 +132,9 @@ def _stages(job: Job, sampler: ClientSampler) -> Iterable[Stage]:
             metrics_step=_binary_step(cohort, metrics_clip, bits),
             bits=bits,
         )
+    masks = job.secure_aggregation
+    if masks.enabled:
+        yield Mask(masks.corrupt, masks.dropouts, active=masks.adversary == "active")
 
 
 def _aggregator(job: Job) -> Aggregator:

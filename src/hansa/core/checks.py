@@ -50,14 +50,6 @@ def numbers(job: Job, cap: int, quorum: int) -> list[PlanError]:
                 f"set rounds.quorum to at most {cap}",
             )
         )
-    if job.secure_aggregation.enabled:
-        errors.append(
-            PlanError(
-                "secure_aggregation",
-                "this version of Hansa has no masks yet",
-                "leave the section out; the plan then says who can read an update",
-            )
-        )
     return errors
 
 

@@ -134,14 +134,20 @@ class Quantization(_Words):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecureAggregation:
+class SecureAggregation(_Words):
     """`[secure_aggregation]`: whether the coordinator sees sums only.
 
     Attributes:
       enabled: true: updates are masked, so that only their sum can be read.
+      corrupt: largest share of the cohort that may collude with the coordinator.
+      dropouts: largest share of the cohort that may vanish in the middle of a round.
+      adversary: active: the coordinator may lie; curious: it follows the protocol.
     """
 
     enabled: bool = False
+    corrupt: float = 0.1
+    dropouts: float = 0.2
+    adversary: Literal["active", "curious"] = "active"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

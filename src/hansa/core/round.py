@@ -23,11 +23,17 @@ from hansa.core.events import Event
 from hansa.core.keys import Noise, ReplayKey
 from hansa.core.parts import Dropout, Partial
 from hansa.core.plan import Plan
-from hansa.core.spec import Divisor
-from hansa.core.vector import Vector, sha256
-from hansa.errors import HansaError
+from hansa.core.spec import Divisor, Reader
+from hansa.core.vector import Layout, Vector, sha256
+from hansa.errors import HansaError, RoundVoid
 
 _Result = TypeVar("_Result")
+
+_TAIL = 16.0
+"""Standard deviations of noise that no honest sum exceeds."""
+
+_ROUNDED = 1 + 1e-9
+"""What float64 can add to a bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +211,11 @@ async def run_round(
     after = replace(state, attempt=state.attempt + 1)
     members = tuple(sorted(partial.members))
     if not void:
-        after, metrics = await _aside(world, _conclude, plan, state, task, partial, world.noise)
+        try:
+            after, metrics = await _aside(world, _conclude, plan, state, task, partial, world.noise)
+        except RoundVoid as error:
+            void = True
+            dropouts += [Dropout(member, error.message) for member in members]
     record = RoundRecord(
         purpose,
         state.round,
@@ -237,7 +247,9 @@ def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tupl
 
 
 def _quorum(plan: Plan, purpose: Purpose) -> int:
-    return plan.quorum if purpose is Purpose.TRAIN else 1
+    """Fewest updates that count; a sum that hides its parts hides them in a measurement, too."""
+    hides = plan.facts["weight"].reader is Reader.SUM
+    return plan.quorum if purpose is Purpose.TRAIN or hides else 1
 
 
 async def _gather(
@@ -270,6 +282,7 @@ def _release(
     total = plan.parts.aggregator.finish(partial, layout, plan.facts)
     for stage in reversed(plan.parts.stages):
         total = stage.decode(total, layout)
+    _check_sum(plan, layout, total, len(partial.members))
     public: dict[str, Vector] = {}
     for segment in layout.segments:
         spec = plan.facts[segment.name]
@@ -281,6 +294,26 @@ def _release(
     if step is not None:
         step /= _divisor(plan, public)
     return step, plan.metric_values(public.get("metrics", np.zeros(0)))
+
+
+def _check_sum(plan: Plan, layout: Layout, total: Vector, members: int) -> None:
+    """What can be checked of a sum whose parts nobody can read: that honest parts can give it.
+
+    Raises:
+      RoundVoid: they cannot; some client sent what it should not.
+    """
+    for segment in layout.segments:
+        spec = plan.facts[segment.name]
+        if spec.reader is not Reader.SUM or not segment.size:
+            continue
+        values = layout.slice(total, segment.name)
+        most = members * spec.peak + _TAIL * spec.noise * math.sqrt(members)
+        least = 0.0 if segment.name == "weight" else -most
+        if values.max() > most * _ROUNDED or values.min() < least * _ROUNDED:
+            raise RoundVoid(
+                f"the sum of the {segment.name} is beyond what {members} honest clients can send",
+                fix="find out which client sends updates beyond the plan's bounds",
+            )
 
 
 def _stream(noise: Noise, task: RoundTask, segment: str) -> Noise:

@@ -106,6 +106,8 @@ LIMITS: Mapping[Path, Limit] = {
     ("aggregation", "max_weight"): _NOT_NEGATIVE,
     ("aggregation", "clip"): _NOT_NEGATIVE,
     ("quantization", "step"): _NOT_NEGATIVE,
+    ("secure_aggregation", "corrupt"): Limit(at_least=0, below=1),
+    ("secure_aggregation", "dropouts"): Limit(at_least=0, below=1),
 }
 ANYTHING = Limit()
 

@@ -1,4 +1,4 @@
-"""The trampoline: a server and its clients in one process, step by step."""
+"""The trampoline: a server and its clients in one process, turn by turn."""
 
 from __future__ import annotations
 
@@ -29,12 +29,28 @@ def drive(
     Raises:
       RoundVoid: too few clients were left.
     """
+    going = turns(server, clients, refused)
+    while True:
+        try:
+            next(going)
+        except StopIteration as end:
+            result: Sum = end.value
+            return result
+
+
+def turns(
+    server: Generator[Ask[Message], None, Sum],
+    clients: Mapping[str, Client],
+    refused: Refusal | None = None,
+) -> Generator[None, None, Sum]:
+    """Like `drive`, with a pause after each client's turn."""
     try:
         ask = next(server)
         while True:
             for name, message in ask.messages.items():
                 if name in clients:
                     _turn(ask, name, clients[name], message, refused)
+                    yield
             ask = server.send(None)
     except StopIteration as end:
         result: Sum = end.value

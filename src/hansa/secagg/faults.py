@@ -34,7 +34,6 @@ class Fault(Enum):
     MISSING_CLIENT = "a client that shared its secrets and is in neither list"
     VOTES = "fewer votes than the threshold for the survivors that I saw"
     SPLIT_VIEW = "a vote for other survivors than I saw"
-    RANGE = "a sum that no honest cohort can have"
 
 
 class Misuse(HansaError):

@@ -1,0 +1,103 @@
+"""Hiding each update under masks that cancel in the sum: secure aggregation as a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hansa.core.parts import Context, Facts, Role, Stage, Update
+from hansa.core.plan import Plan
+from hansa.core.spec import Domain, Held, Reader, UpdateSpec
+from hansa.core.vector import Layout, Vector
+from hansa.errors import PlanError, Refused
+from hansa.secagg.parameters import Rule, Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Says that the coordinator reads the sum over the cohort and nothing else.
+
+    The masks themselves are the work of several parties (`hansa.secagg`), led by the engine; this
+    stage says what they need and what they change:
+
+    | fact            | before                    | after                                         |
+    |-----------------|---------------------------|-----------------------------------------------|
+    | domain REAL     | float sums                | PlanError: masks need integers modulo 2**bits |
+    | reader          | each update can be read   | only the sum can be read                      |
+    | held            | checked by the coordinator| holds if the client is honest                 |
+    | quorum below 2  | one update is a sum       | PlanError                                     |
+    | no safe threshold for the largest or the smallest cohort | | PlanError                      |
+
+    Attributes:
+      corrupt: largest share of the cohort that may collude with the coordinator.
+      dropouts: largest share that may vanish in the middle of a round.
+      active: the coordinator itself may lie.
+    """
+
+    corrupt: float = 0.1
+    dropouts: float = 0.2
+    active: bool = True
+
+    def __str__(self) -> str:
+        who = "a coordinator that lies" if self.active else "a coordinator that is curious"
+        return f"updates are masked against {who} and {self.corrupt:.0%} of the cohort"
+
+    @property
+    def role(self) -> Role:
+        """After everything else."""
+        return Role.HIDE
+
+    @property
+    def rule(self) -> Rule:
+        """The assumptions, as the protocol takes them."""
+        return Rule(self.corrupt, self.dropouts, self.active)
+
+    def infer(self, spec: UpdateSpec) -> UpdateSpec:
+        """Takes away the coordinator's sight of single updates.
+
+        Raises:
+          PlanError: the update is no ring vector, the sum may be of one client, or no threshold
+            is both safe and reachable.
+        """
+        if spec.domain is not Domain.RING:
+            raise PlanError(
+                self,
+                "masks over floats neither cancel nor hide; they need integers",
+                "set quantization.step, together with bounds: aggregation.clip and "
+                "aggregation.max_weight",
+            )
+        if spec.quorum < 2:
+            raise PlanError(
+                self, "the sum of one update is that update", "set rounds.quorum to at least 2"
+            )
+        for clients in (spec.cohort, min(spec.quorum, spec.cohort)):
+            try:
+                self.rule.scheme(clients)
+            except Refused as error:
+                raise PlanError(self, error.message, error.fix) from error
+        return replace(spec, reader=Reader.SUM, held=Held.HONEST)
+
+    def encode(self, update: Update, ctx: Context) -> Update:  # noqa: ARG002  # the seam's signature
+        """Nothing yet: the protocol masks the vector when the cohort is known."""
+        return update
+
+    def admit(self, update: Update, facts: Facts) -> None:
+        """Nothing: a masked update says nothing about itself."""
+
+    def decode(self, total: Vector, layout: Layout) -> Vector:  # noqa: ARG002  # the seam's signature
+        """The masks have cancelled already."""
+        return total
+
+    def scheme(self, clients: int) -> Scheme:
+        """Degree and threshold for a cohort."""
+        return self.rule.scheme(clients)
+
+
+def mask_of(plan: Plan) -> Mask | None:
+    """The stage that hides a plan's updates; None if the coordinator can read each."""
+    return find_mask(plan.parts.stages)
+
+
+def find_mask(stages: Sequence[Stage]) -> Mask | None:
+    """The stage that hides updates, among others."""
+    return next((stage for stage in stages if isinstance(stage, Mask)), None)
