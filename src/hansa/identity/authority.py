@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,7 @@ from hansa.identity.names import (
     spiffe_id,
 )
 from hansa.identity.requests import check_request
+from hansa.identity.revocations import sign_revocations
 from hansa.identity.trust import Trust, check_window
 
 SITE_LIFETIME: Final = timedelta(hours=24)
@@ -267,6 +268,10 @@ class Authority:
             signing_key_pem(signing),
             self._document(Role.COORDINATOR, COORDINATOR, organisation, public, window),
         )
+
+    def sign_revocations(self, sites: Iterable[str], now: datetime) -> str:
+        """The list of revoked sites, for members that check each other."""
+        return sign_revocations(self.federation, sites, now, self.intermediates[0], self._key)
 
     def _leaf(
         self,

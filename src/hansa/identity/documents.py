@@ -10,28 +10,25 @@ sequence.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hansa.core import canonical
 from hansa.errors import IdentityError
-from hansa.identity.certificates import UNREADABLE, issued_by, read_chain, read_one, to_pem
+from hansa.identity.certificates import UNREADABLE
 from hansa.identity.names import Role
+from hansa.identity.statements import Kind, open_statement, refused, sign_statement
 from hansa.identity.trust import check_window
 
 MAX_DOCUMENT: Final = 8 << 10
 """Most characters of a document that are looked at."""
 
-_CONTEXT: Final = b"hansa/node-document/1\0"
+_STATEMENT: Final = Kind("document", "the node document", b"hansa/node-document/1\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +63,7 @@ def sign_document(
     document: NodeDocument, issuer: x509.Certificate, key: ec.EllipticCurvePrivateKey
 ) -> str:
     """The document with the authority's signature, as text."""
-    signature = key.sign(_signed(canonical.plain(document)), ec.ECDSA(hashes.SHA256()))
-    return canonical.dumps(
-        {
-            "document": document,
-            "issuer": to_pem(issuer).decode("ascii"),
-            "signature": base64.b64encode(signature).decode("ascii"),
-        }
-    )
+    return sign_statement(_STATEMENT, document, issuer, key)
 
 
 def open_document(text: str, root_pem: bytes) -> NodeDocument:
@@ -110,32 +100,8 @@ def read_document(
 
 
 def _open(text: str, root_pem: bytes) -> tuple[NodeDocument, x509.Certificate]:
-    if len(text) > MAX_DOCUMENT:
-        raise _refused(f"has {len(text):,} characters, more than {MAX_DOCUMENT:,}")
-    try:
-        whole = json.loads(text)
-        inner, pem = whole["document"], whole["issuer"].encode("ascii")
-        signature = base64.b64decode(whole["signature"], validate=True)
-        signed = _signed(inner)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise _refused("cannot be read") from None
-    issuer = read_chain(pem, "the authority's certificate in a node document")[0]
-    if not issued_by(issuer, read_one(root_pem)):
-        raise _refused("is signed by an authority that the pinned root did not appoint")
-    if not _verified(issuer, signature, signed):
-        raise _refused("does not carry the authority's signature over what it says")
+    inner, issuer = open_statement(_STATEMENT, text, root_pem, MAX_DOCUMENT)
     return _document(inner), issuer
-
-
-def _verified(issuer: x509.Certificate, signature: bytes, signed: bytes) -> bool:
-    key = issuer.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
-    try:
-        key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
-    except UNREADABLE:
-        return False
-    return True
 
 
 def _document(inner: Mapping[str, Any]) -> NodeDocument:
@@ -149,15 +115,9 @@ def _document(inner: Mapping[str, Any]) -> NodeDocument:
     return document
 
 
-def _signed(inner: object) -> bytes:
-    return _CONTEXT + canonical.dumps(inner).encode("ascii")
-
-
 def _moment(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def _refused(reason: str) -> IdentityError:
-    return IdentityError(
-        f"the node document {reason}", fix="get the current one from the coordinator"
-    )
+    return refused(_STATEMENT, reason)

@@ -1,3 +1,4 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping
@@ -36,14 +37,16 @@ class RenewReply(_message.Message):
     def __init__(self, chain_pem: _Optional[bytes] = ..., node_document: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("hello", "verdict", "declined")
+    __slots__ = ("hello", "verdict", "declined", "secagg")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DECLINED_FIELD_NUMBER: _ClassVar[int]
+    SECAGG_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     verdict: Verdict
     declined: Declined
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., declined: _Optional[_Union[Declined, _Mapping]] = ...) -> None: ...
+    secagg: SecAggReply
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., declined: _Optional[_Union[Declined, _Mapping]] = ..., secagg: _Optional[_Union[SecAggReply, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "plan_format", "software")
@@ -76,16 +79,18 @@ class Declined(_message.Message):
     def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ToSite(_message.Message):
-    __slots__ = ("welcome", "offer", "work", "withdraw")
+    __slots__ = ("welcome", "offer", "work", "withdraw", "secagg")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
     WITHDRAW_FIELD_NUMBER: _ClassVar[int]
+    SECAGG_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     work: Work
     withdraw: Withdraw
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ...) -> None: ...
+    secagg: SecAggAsk
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., secagg: _Optional[_Union[SecAggAsk, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("federation", "site", "protocol", "coordinator_document")
@@ -130,18 +135,20 @@ class RoundId(_message.Message):
     def __init__(self, job: _Optional[str] = ..., purpose: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Work(_message.Message):
-    __slots__ = ("round", "plan_digest", "model_sha256", "model_size", "seconds")
+    __slots__ = ("round", "plan_digest", "model_sha256", "model_size", "seconds", "nonce")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     round: RoundId
     plan_digest: str
     model_sha256: str
     model_size: int
     seconds: float
-    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., plan_digest: _Optional[str] = ..., model_sha256: _Optional[str] = ..., model_size: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+    nonce: bytes
+    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., plan_digest: _Optional[str] = ..., model_sha256: _Optional[str] = ..., model_size: _Optional[int] = ..., seconds: _Optional[float] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Withdraw(_message.Message):
     __slots__ = ("job", "round", "reason")
@@ -208,3 +215,141 @@ class Receipt(_message.Message):
     document: str
     signature: bytes
     def __init__(self, document: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class SecAggAsk(_message.Message):
+    __slots__ = ("round", "nonce", "roster", "inbox", "survivors", "votes")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    INBOX_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    round: RoundId
+    nonce: bytes
+    roster: Roster
+    inbox: Sealed
+    survivors: Survivors
+    votes: Votes
+    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., nonce: _Optional[bytes] = ..., roster: _Optional[_Union[Roster, _Mapping]] = ..., inbox: _Optional[_Union[Sealed, _Mapping]] = ..., survivors: _Optional[_Union[Survivors, _Mapping]] = ..., votes: _Optional[_Union[Votes, _Mapping]] = ...) -> None: ...
+
+class SecAggReply(_message.Message):
+    __slots__ = ("round", "nonce", "advert", "shares", "vote", "answer")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    ADVERT_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    VOTE_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    round: RoundId
+    nonce: bytes
+    advert: Advert
+    shares: Shares
+    vote: bytes
+    answer: Answer
+    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., nonce: _Optional[bytes] = ..., advert: _Optional[_Union[Advert, _Mapping]] = ..., shares: _Optional[_Union[Shares, _Mapping]] = ..., vote: _Optional[bytes] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ...) -> None: ...
+
+class Advert(_message.Message):
+    __slots__ = ("name", "sealing_key", "masking_key", "signature", "document")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SEALING_KEY_FIELD_NUMBER: _ClassVar[int]
+    MASKING_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sealing_key: bytes
+    masking_key: bytes
+    signature: bytes
+    document: str
+    def __init__(self, name: _Optional[str] = ..., sealing_key: _Optional[bytes] = ..., masking_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., document: _Optional[str] = ...) -> None: ...
+
+class Roster(_message.Message):
+    __slots__ = ("leaves", "degree", "threshold", "adverts", "revocations")
+    class AdvertsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: Advert
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[Advert, _Mapping]] = ...) -> None: ...
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
+    DEGREE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    ADVERTS_FIELD_NUMBER: _ClassVar[int]
+    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    leaves: bytes
+    degree: int
+    threshold: int
+    adverts: _containers.MessageMap[int, Advert]
+    revocations: str
+    def __init__(self, leaves: _Optional[bytes] = ..., degree: _Optional[int] = ..., threshold: _Optional[int] = ..., adverts: _Optional[_Mapping[int, Advert]] = ..., revocations: _Optional[str] = ...) -> None: ...
+
+class Shares(_message.Message):
+    __slots__ = ("commitment", "sealed")
+    class SealedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    COMMITMENT_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    commitment: bytes
+    sealed: _containers.ScalarMap[int, bytes]
+    def __init__(self, commitment: _Optional[bytes] = ..., sealed: _Optional[_Mapping[int, bytes]] = ...) -> None: ...
+
+class Sealed(_message.Message):
+    __slots__ = ("sealed",)
+    class SealedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    sealed: _containers.ScalarMap[int, bytes]
+    def __init__(self, sealed: _Optional[_Mapping[int, bytes]] = ...) -> None: ...
+
+class Survivors(_message.Message):
+    __slots__ = ("alive", "dropped")
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    alive: bytes
+    dropped: bytes
+    def __init__(self, alive: _Optional[bytes] = ..., dropped: _Optional[bytes] = ...) -> None: ...
+
+class Votes(_message.Message):
+    __slots__ = ("signatures",)
+    class SignaturesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    signatures: _containers.ScalarMap[int, bytes]
+    def __init__(self, signatures: _Optional[_Mapping[int, bytes]] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("seeds", "keys")
+    class SeedsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class KeysEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    seeds: _containers.ScalarMap[int, bytes]
+    keys: _containers.ScalarMap[int, bytes]
+    def __init__(self, seeds: _Optional[_Mapping[int, bytes]] = ..., keys: _Optional[_Mapping[int, bytes]] = ...) -> None: ...
