@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from hansa.coordinator.conversation import Conversation
 from hansa.coordinator.intake import Intake, check_same
 from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
@@ -38,6 +39,7 @@ class Desk:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._talks: dict[RoundKey, Conversation] = {}
         self._open: dict[RoundKey, Intake] = {}
         self._closing: dict[RoundKey, Intake] = {}
         self._closed: OrderedDict[RoundKey, dict[str, str]] = OrderedDict()
@@ -52,6 +54,25 @@ class Desk:
         finally:
             del self._open[key]
             self._closing[key] = intake
+
+    @contextmanager
+    def talking(self, key: RoundKey, talk: Conversation) -> Iterator[None]:
+        """Directs what sites say in a masked round to its conversation."""
+        self._talks[key] = talk
+        try:
+            yield
+        finally:
+            del self._talks[key]
+
+    def talk(self, key: RoundKey) -> Conversation | None:
+        """The conversation of a masked round that is under way."""
+        return self._talks.get(key)
+
+    def spoil(self, key: RoundKey, error: HansaError) -> None:
+        """Updates of a round that were taken in will not count: who waits for a receipt is told."""
+        intake = self._closing.pop(key, None)
+        if intake is not None:
+            intake.give_up(error)
 
     def answer(self, key: RoundKey) -> None:
         """A round is closed durably: its members get their receipts, now and when they ask."""

@@ -137,6 +137,8 @@ class Door:
                         await self.runner.decided(caller.peer.name, message.verdict)
                     case "declined":
                         self._declined(caller.peer.name, message.declined)
+                    case "secagg":
+                        self._spoken(caller.peer.name, message.secagg)
                     case _:
                         raise HansaError(
                             f"site '{caller.peer.name}' sent a message that has no place here",
@@ -147,9 +149,17 @@ class Door:
             attendance.end(error)
 
     def _declined(self, site: str, declined: pb.Declined) -> None:
-        intake = self.desk.find(_key(declined.round))
+        key, reason = _key(declined.round), declined.reason[:500]
+        intake, talk = self.desk.find(key), self.desk.talk(key)
         if intake is not None:
-            intake.decline(site, declined.reason[:500])
+            intake.decline(site, reason)
+        if talk is not None:
+            talk.decline(site, reason)
+
+    def _spoken(self, site: str, reply: pb.SecAggReply) -> None:
+        talk = self.desk.talk(_key(reply.round))
+        if talk is not None:
+            talk.hear(site, reply)
 
     # -------------------------------------------------------------- fetch, deliver, renew
 

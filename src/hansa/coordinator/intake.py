@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hansa.aggregators.linear import Mean
 from hansa.coordinator.accumulator import DurableAccumulator
@@ -76,6 +76,24 @@ class Counted:
     durable: asyncio.Future[None]
 
 
+class Folding(Protocol):
+    """What takes an update in: the sum of a plan, or of a step of secure aggregation."""
+
+    @property
+    def aggregator(self) -> Any:
+        """What adds; `linear` says that it keeps no update."""
+
+    def zero(self) -> Partial:
+        """No updates yet."""
+
+    def add(self, partial: Partial, client: str, update: Update) -> Partial:
+        """Checks one update and adds it; `partial` is consumed.
+
+        Raises:
+          UpdateRejected: the update breaks its contract.
+        """
+
+
 class Intake:
     """The updates of one open round, from the first header to the last receipt.
 
@@ -92,6 +110,7 @@ class Intake:
         accumulator: DurableAccumulator,
         buffers: Buffers,
         spare: Spare,
+        fold: Folding | None = None,
     ) -> None:
         self.job = job
         self.task = task
@@ -100,7 +119,7 @@ class Intake:
         self._accumulator = accumulator
         self._buffers = buffers
         self._spare = spare
-        self._fold = Fold.of(task)
+        self._fold: Folding = Fold.of(task) if fold is None else fold
         self._encoding = Encoding.of(task.plan.facts)
         self._partial = self._fold.zero()
         self._counted: dict[str, Counted] = {}
@@ -135,7 +154,9 @@ class Intake:
             self._partial = Partial(zeros, ())
             return
         content = await asyncio.to_thread(self._accumulator.read, row.place)
-        self._partial = aggregator.load(content, row.members, self.task.layout, self._fold.facts)
+        self._partial = aggregator.load(
+            content, row.members, self.task.layout, self.task.plan.facts
+        )
         self._generation, self._kept = row.generation, row.place
         for member, update_sha256 in zip(row.members, row.receipts, strict=True):
             self._counted[member] = Counted(update_sha256, _done())

@@ -17,6 +17,7 @@ from hansa.coordinator.rows import Certificate, Revocations
 from hansa.coordinator.store import Store
 from hansa.errors import IdentityError
 from hansa.identity.authority import Authority, IssuedCertificate
+from hansa.identity.directory import Directory
 from hansa.identity.invites import token_hash
 from hansa.identity.names import Role
 from hansa.identity.peer import Peer, identify
@@ -53,6 +54,11 @@ class Members:
         self._clock = clock
         self._revoked: Revocations = store.revocations()
         self._calls: dict[str, set[asyncio.Timeout]] = {}
+        self.directory = Directory(authority.root_pem, authority.federation, self._now)
+
+    def revocation_list(self) -> str:
+        """Who is revoked now, in the authority's words, for sites that check each other."""
+        return self._authority.sign_revocations(self._revoked.sites, self._now())
 
     @property
     def federation(self) -> str:

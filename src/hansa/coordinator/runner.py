@@ -23,6 +23,7 @@ from hansa.coordinator.desk import Desk, RoundKey
 from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.journal import StoreJournal, remembered_state
 from hansa.coordinator.ledger import StoreLedger
+from hansa.coordinator.members import Members
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.rows import Decision, JobRow, Status
 from hansa.coordinator.shelf import Shelf
@@ -66,6 +67,7 @@ class Floor:
       sums: the durable sums of a job.
       housekeeping: deletes what no job needs any more.
       secret: from which cohorts that must not be foreseen are drawn.
+      members: enrolled sites.
       clock: seconds since the epoch.
     """
 
@@ -78,6 +80,7 @@ class Floor:
     sums: Callable[[str], DurableAccumulator]
     housekeeping: Housekeeping
     secret: ReplayKey
+    members: Members
     clock: Callable[[], float]
 
 
@@ -334,6 +337,9 @@ class Runner:
                 store=floor.store,
                 accumulator=sums,
                 buffers=floor.buffers,
+                federation=floor.members.federation,
+                directory=floor.members.directory,
+                revocations=floor.members.revocation_list,
             ),
             ledger=StoreLedger(floor.store, row.id, plan.charges, floor.clock),
             journal=StoreJournal(

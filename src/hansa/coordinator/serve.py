@@ -139,6 +139,7 @@ def _assemble(
         sums=lambda job: DurableAccumulator(folder / "sums", job),
         housekeeping=housekeeping,
         secret=ReplayKey((folder / "secret.key").read_bytes()),
+        members=members,
         clock=time.time,
     )
     runner = Runner(floor, bulletin.post)

@@ -82,7 +82,15 @@ class InlineEngine:
         self, task: RoundTask, cohort: Sequence[str], mask: Mask
     ) -> AsyncIterator[Partial | Dropout]:
         """The same through secure aggregation; a client trains when its masked update is due."""
-        session = session_of(task, mask, federation="simulation", job=task.plan.job.name)
+        session = session_of(
+            task.plan,
+            mask,
+            task.purpose,
+            (task.round, task.attempt),
+            task.model,
+            federation="simulation",
+            job=task.plan.job.name,
+        )
         clients = {
             client: client_flow(
                 session,

@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-from hansa.core.contribute import RoundTask
+from hansa.core.contribute import Purpose
+from hansa.core.plan import Plan
+from hansa.core.vector import Layout
 from hansa.secagg.session import Session
 from hansa.stages.mask import Mask
 
-NO_NONCE = "00" * 32
-
 
 def session_of(
-    task: RoundTask, mask: Mask, *, federation: str, job: str, nonce: str = NO_NONCE
+    plan: Plan,
+    mask: Mask,
+    purpose: Purpose,
+    place: tuple[int, int],
+    model: str,
+    *,
+    federation: str,
+    job: str,
+    nonce: bytes = bytes(32),
 ) -> Session:
     """The session of a round, as whoever asks knows the round.
 
     Args:
-      task: the round, with the plan that this party compiled and the model that it holds.
+      plan: the plan that this party compiled.
       mask: the plan's own stage.
+      purpose: of the round.
+      place: number of the round and of the attempt.
+      model: SHA-256 of the parameters that this party holds.
       federation: its name.
       job: the job's id.
-      nonce: 32 bytes of the coordinator's, in hexadecimal.
+      nonce: 32 bytes of the coordinator's.
     """
     return Session(
         federation=federation,
         job=job,
-        purpose=task.purpose.value,
-        round=task.round,
-        attempt=task.attempt,
-        plan=task.plan.digest,
-        model=task.model,
-        size=task.layout.size,
-        bits=task.plan.facts["weight"].bits,
-        cohort=task.plan.quorum,
+        purpose=purpose.value,
+        round=place[0],
+        attempt=place[1],
+        plan=plan.digest,
+        model=model,
+        size=layout_of(plan, purpose).size,
+        bits=plan.facts["weight"].bits,
+        cohort=plan.quorum,
         rule=mask.rule,
-        nonce=nonce,
+        nonce=nonce.hex(),
     )
+
+
+def layout_of(plan: Plan, purpose: Purpose) -> Layout:
+    """Segments of a round's updates: a measurement has no delta."""
+    return plan.layout if purpose is Purpose.TRAIN else plan.layout.without("delta")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hansa.coordinator.accumulator import DurableAccumulator
 from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.buffers import Buffers
-from hansa.coordinator.desk import Desk
+from hansa.coordinator.conversation import Conversation
+from hansa.coordinator.desk import Desk, RoundKey
 from hansa.coordinator.intake import Intake
+from hansa.coordinator.masked import MaskedFold, Steps
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.spare import Spare
@@ -19,6 +23,12 @@ from hansa.coordinator.store import Store
 from hansa.core.contribute import RoundTask
 from hansa.core.parts import Dropout, Partial
 from hansa.core.round import Opening
+from hansa.engines.masking import session_of
+from hansa.errors import RoundVoid
+from hansa.identity.directory import Directory
+from hansa.secagg.server import Ask, server_flow
+from hansa.stages.mask import Mask, mask_of
+from hansa.wire.secagg import write_ask
 from hansa.wire.v1 import sites_pb2 as pb
 
 
@@ -36,6 +46,9 @@ class NetworkEngine:
       accumulator: durable sums of this job.
       buffers: memory for updates on their way in.
       spare: memory for the sums of one round after the other.
+      federation: its name.
+      directory: checks what sites sign.
+      revocations: the authority's list of revoked sites, as it is now.
     """
 
     job: str
@@ -46,6 +59,9 @@ class NetworkEngine:
     store: Store
     accumulator: DurableAccumulator
     buffers: Buffers
+    federation: str
+    directory: Directory
+    revocations: Callable[[], str]
     spare: Spare = field(default_factory=Spare)
 
     @property
@@ -60,16 +76,19 @@ class NetworkEngine:
 
         A site that comes back before the deadline is pushed its work again.
         """
-        opening = Opening(task.purpose, task.round, task.attempt, tuple(cohort), task.model)
-        intake = Intake(
-            self.job,
-            task,
-            opening,
-            store=self.store,
-            accumulator=self.accumulator,
-            buffers=self.buffers,
-            spare=self.spare,
-        )
+        mask = mask_of(task.plan)
+        going = self._plain(task, cohort) if mask is None else self._masked(task, cohort, mask)
+        async for item in going:
+            if isinstance(item, Dropout):
+                withdraw = pb.ToSite(withdraw=self._withdraw(task, item))
+                self.roster.push(item.client, withdraw)
+            yield item
+
+    async def _plain(
+        self, task: RoundTask, cohort: Sequence[str]
+    ) -> AsyncIterator[Partial | Dropout]:
+        """Updates that the coordinator can read, folded as they come."""
+        intake = self._intake(task, cohort)
         await intake.load()
         seconds = task.plan.job.rounds.deadline
         ends = asyncio.get_running_loop().time() + seconds
@@ -89,21 +108,90 @@ class NetworkEngine:
             partial, dropouts = await intake.complete(_goal(task, cohort), seconds)
         yield partial
         for dropout in dropouts:
-            self.roster.push(dropout.client, pb.ToSite(withdraw=self._withdraw(task, dropout)))
             yield dropout
+
+    async def _masked(
+        self, task: RoundTask, cohort: Sequence[str], mask: Mask
+    ) -> AsyncIterator[Partial | Dropout]:
+        """Updates that only their sum tells anything of."""
+        nonce, seconds = secrets.token_bytes(32), task.plan.job.rounds.deadline
+        session = session_of(
+            task.plan,
+            mask,
+            task.purpose,
+            (task.round, task.attempt),
+            task.model,
+            federation=self.federation,
+            job=self.job,
+            nonce=nonce,
+        )
+        revoked, talk = self.revocations(), Conversation(nonce, lambda: self.roster.present)
+        self.directory.revoke(revoked)
+        ends = asyncio.get_running_loop().time() + seconds
+
+        def push(site: str) -> None:
+            left = ends - asyncio.get_running_loop().time()
+            self.roster.push(site, pb.ToSite(work=self._work(task, left, nonce)))
+
+        def say(ask: Ask[Any], site: str) -> None:
+            message = ask.messages[site]
+            if message is not None:
+                self.roster.push(site, write_ask(self._round(task), nonce, message, revoked))
+
+        steps = Steps(
+            server_flow(session, cohort, self.directory),
+            talk,
+            say,
+            lambda sites, ask: self._intake(task, sites, MaskedFold(ask, session.bits)),
+            self.desk.taking,
+            seconds,
+        )
+        key = RoundKey(self.job, task.purpose, task.round, task.attempt)
+        members, why = frozenset[str](), "took no part in the sum"
+        with (
+            self.shelf.offering(task.model, self.blobs.path(task.model), frozenset(cohort)),
+            self.desk.talking(key, talk),
+            self.roster.watching(talk.entered),
+        ):
+            try:
+                total = await steps.lead(push, _goal(task, cohort))
+            except RoundVoid as error:
+                self.desk.spoil(key, error)
+                why = error.message
+            else:
+                members = frozenset(total.members)
+                yield Partial(total.vector, total.members)
+        for site in sorted(set(cohort) - members):
+            yield Dropout(site, talk.gone.get(site, why))
+
+    def _intake(
+        self, task: RoundTask, cohort: Sequence[str], fold: MaskedFold | None = None
+    ) -> Intake:
+        opening = Opening(task.purpose, task.round, task.attempt, tuple(cohort), task.model)
+        return Intake(
+            self.job,
+            task,
+            opening,
+            store=self.store,
+            accumulator=self.accumulator,
+            buffers=self.buffers,
+            spare=self.spare,
+            fold=fold,
+        )
 
     def _round(self, task: RoundTask) -> pb.RoundId:
         return pb.RoundId(
             job=self.job, purpose=task.purpose.value, round=task.round, attempt=task.attempt
         )
 
-    def _work(self, task: RoundTask, left: float) -> pb.Work:
+    def _work(self, task: RoundTask, left: float, nonce: bytes = b"") -> pb.Work:
         return pb.Work(
             round=self._round(task),
             plan_digest=task.plan.digest,
             model_sha256=task.model,
             model_size=task.params.nbytes,
             seconds=max(left, 0.0),
+            nonce=nonce,
         )
 
     def _withdraw(self, task: RoundTask, dropout: Dropout) -> pb.Withdraw:

@@ -78,6 +78,7 @@ class Agent:
             connected=self._connected,
             accepted=self._accepted,
             say=self._say,
+            credentials=lambda: self._credentials,
         )
 
     @property
@@ -174,6 +175,8 @@ class Agent:
                 self._rounds.take(message.work)
             case "withdraw":
                 self._withdraw(message.withdraw)
+            case "secagg":
+                self._rounds.hear(message.secagg)
 
     def _welcomed(self, welcome: pb.Welcome, channel: grpc.aio.Channel) -> None:
         credentials = self._credentials

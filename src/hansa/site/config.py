@@ -12,6 +12,16 @@
     max_epsilon = 10.0               weakest guarantee; 0 = a job without privacy may run too
     hours = "20:00-06:00"            local time in which training may start
 
+    [secure_aggregation]             what every masked sum must keep to, whatever is asked
+    required = false                 true: no job may run whose updates can be read one by one
+    min_cohort = 3                   fewest sites whose sum it helps to reveal
+    min_organisations = 0            of how many organisations; 0 = as many as min_cohort
+    min_threshold = 0.5              more than this share must answer to reveal anything
+    max_size = 268435456             most coordinates of an update
+    moduli = [16, 24, 32]            bits of the integers that are added
+    min_corrupt = 0.0                smallest share of corrupt sites that must be assumed
+    active = true                    whether a coordinator that lies must be assumed
+
     [limits]
     threads = 1                      processor threads of a task
     memory_mb = 4096                 memory of the agent, 0 = no limit
@@ -30,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from hansa.errors import JobError
+from hansa.secagg.floor import Floor
 
 NAME = "site.toml"
 
@@ -47,6 +58,10 @@ tiers = ["low", "medium", "high"]
 min_cohort = 2
 max_epsilon = 0.0     # 0 = jobs without differential privacy may run too
 hours = "00:00-24:00"
+
+[secure_aggregation]
+required = false      # true: no job whose updates the coordinator could read one by one
+min_cohort = 3
 
 [limits]
 threads = 1
@@ -69,6 +84,33 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecureAggregation:
+    """`[secure_aggregation]`: the least that a masked sum must keep to."""
+
+    required: bool = False
+    min_cohort: int = 3
+    min_organisations: int = 0
+    min_threshold: float = 0.5
+    max_size: int = 1 << 28
+    moduli: tuple[int, ...] = (16, 24, 32)
+    min_corrupt: float = 0.0
+    active: bool = True
+
+    @property
+    def floor(self) -> Floor:
+        """The same, as the protocol takes it."""
+        return Floor(
+            cohort=self.min_cohort,
+            organisations=self.min_organisations,
+            threshold=self.min_threshold,
+            size=self.max_size,
+            bits=self.moduli,
+            corrupt=self.min_corrupt,
+            active=self.active,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """`[limits]`: how much of this machine a task may use."""
 
@@ -85,12 +127,14 @@ class SiteConfig:
       folder: the folder; relative paths in `[data]` are the task's to resolve against it.
       data: the site's own configuration for tasks.
       policy: what may run.
+      secure_aggregation: what masked sums must keep to.
       limits: how much it may use.
     """
 
     folder: Path
     data: dict[str, Any] = field(default_factory=dict)
     policy: Policy = Policy()
+    secure_aggregation: SecureAggregation = SecureAggregation()
     limits: Limits = Limits()
 
 
@@ -114,11 +158,14 @@ def load(folder: Path) -> SiteConfig:
         line = int(found[1]) if found else 0
         raise JobError(str(error), fix="correct the line", file=str(path), line=line) from error
     reader = _Reader(str(path), text)
-    reader.known("", words, ("data", "policy", "limits"))
+    reader.known("", words, ("data", "policy", "secure_aggregation", "limits"))
     return SiteConfig(
         folder=folder,
         data=dict(words.get("data", {})),
         policy=reader.section("policy", words.get("policy", {}), Policy()),
+        secure_aggregation=reader.section(
+            "secure_aggregation", words.get("secure_aggregation", {}), SecureAggregation()
+        ),
         limits=reader.section("limits", words.get("limits", {}), Limits()),
     )
 
@@ -132,6 +179,14 @@ def opening_hours(hours: str) -> tuple[time, time]:
     start, _, end = hours.partition("-")
     latest = time.max if end.strip() == "24:00" else time.fromisoformat(end.strip())
     return time.fromisoformat(start.strip()), latest
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +216,13 @@ class _Reader:
 
     def _value(self, key: str, value: Any, default: Any) -> Any:
         if isinstance(default, tuple):
-            if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-                raise self._error(key, f"{key} is no list of texts", f'write {key} = ["..."]')
-            return tuple(value)
+            return self._values(key, value, default)
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not type(default):
-            kind = {int: "a whole number", float: "a number", str: "a text"}[type(default)]
-            raise self._error(key, f"{key} = {value!r} is not {kind}", f"write {key} = {default!r}")
+            kind = _KINDS[type(default)]
+            example = str(default).lower() if isinstance(default, bool) else repr(default)
+            raise self._error(key, f"{key} = {value!r} is not {kind}", f"write {key} = {example}")
         if isinstance(value, (int, float)) and value < 0:
             raise self._error(key, f"{key} = {value} is negative", "use 0 or more")
         if key == "hours":
@@ -179,6 +233,13 @@ class _Reader:
                     key, f"hours = {value!r} is no span of time", 'write hours = "20:00-06:00"'
                 ) from None
         return value
+
+    def _values(self, key: str, value: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
+        kind = type(default[0]) if default and key == "moduli" else str
+        if not isinstance(value, list) or not all(type(each) is kind for each in value):
+            words, example = ("numbers", "[16, 24, 32]") if kind is int else ("texts", '["..."]')
+            raise self._error(key, f"{key} is no list of {words}", f"write {key} = {example}")
+        return tuple(value)
 
     def _error(self, key: str, message: str, fix: str) -> JobError:
         pattern = re.compile(rf"^\s*(\[\s*)?{re.escape(key)}\b")

@@ -89,7 +89,7 @@ def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Acce
             fix="let the coordinator's administrator find out who changed the bundle",
         )
     signer = signer_of(offer.signature, bundle.digest)
-    judge(config.policy, Candidate(federation, plan, signer))
+    judge(config.policy, config.secure_aggregation, Candidate(federation, plan, signer))
     folder = config.folder / "bundles" / bundle.digest[:32]
     write(bundle, folder)
     task = load_bundled_task(folder, plan.job.task)

@@ -9,9 +9,13 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
+from hansa.core.contribute import Purpose
 from hansa.core.plan import Plan
+from hansa.engines.masking import session_of
 from hansa.errors import PolicyRefused
-from hansa.site.config import Policy, opening_hours
+from hansa.secagg.faults import Misuse
+from hansa.site.config import Policy, SecureAggregation, opening_hours
+from hansa.stages.mask import mask_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +33,17 @@ class Candidate:
     signer: str
 
 
-def judge(policy: Policy, candidate: Candidate) -> None:
+def judge(policy: Policy, masking: SecureAggregation, candidate: Candidate) -> None:
     """Says yes by returning.
 
     Raises:
       PolicyRefused: names every reason, each with the setting that decides.
     """
-    reasons = reasons_against(policy, candidate)
+    reasons = (*reasons_against(policy, candidate), *masking_against(masking, candidate.plan))
     if reasons:
         raise PolicyRefused(
             "this site's policy refuses the job: " + "; ".join(reasons),
-            fix="change the job, or let the site's owner change [policy] in site.toml",
+            fix="change the job, or let the site's owner change site.toml",
         )
 
 
@@ -69,6 +73,29 @@ def reasons_against(policy: Policy, candidate: Candidate) -> tuple[str, ...]:
         found.append(f"{epsilon}, above policy.max_epsilon = {policy.max_epsilon:g}")
     if privacy.epsilon and plan.epsilon > privacy.epsilon * (1 + 1e-6):
         found.append("the job promises a smaller epsilon than this site computes")
+    return tuple(found)
+
+
+def masking_against(masking: SecureAggregation, plan: Plan) -> tuple[str, ...]:
+    """Why not, by `[secure_aggregation]`; the protocol checks the same again in every round."""
+    mask = mask_of(plan)
+    if mask is None:
+        if not masking.required:
+            return ()
+        return ("the coordinator could read each update, and secure_aggregation.required is true",)
+    found = []
+    if plan.quorum < masking.min_cohort:
+        found.append(
+            f"the sum of {plan.quorum} updates may be revealed, below "
+            f"secure_aggregation.min_cohort = {masking.min_cohort}"
+        )
+    session = session_of(plan, mask, Purpose.TRAIN, (0, 0), "", federation="", job=plan.job.name)
+    try:
+        masking.floor.check_session(session)
+        masking.floor.check_scheme(mask.scheme(plan.quorum))
+        masking.floor.check_scheme(mask.scheme(plan.facts["weight"].cohort))
+    except Misuse as error:
+        found.append(f"{error.message}, by [secure_aggregation]")
     return tuple(found)
 
 

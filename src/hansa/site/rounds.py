@@ -23,13 +23,21 @@ import numpy as np
 from hansa.core.contribute import Purpose
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
+from hansa.engines.masking import session_of
 from hansa.errors import HansaError
+from hansa.identity.credentials import Credentials
+from hansa.identity.directory import Directory
+from hansa.secagg.client import Member, client_flow
+from hansa.secagg.faults import Fault, Misuse
 from hansa.site.config import SiteConfig
 from hansa.site.connection import Line
 from hansa.site.desk import Accepted, check_hours, work
 from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
+from hansa.site.masking import Talk, no_part, take_part
 from hansa.site.outbox import Package, deliver
+from hansa.site.sessions import Sessions
+from hansa.stages.mask import Mask, mask_of
 from hansa.wire.v1 import sites_pb2 as pb
 
 _log = logging.getLogger(__name__)
@@ -48,6 +56,7 @@ class Rounds:
       connected: waits for a connection.
       accepted: the job that an order is for, or an error.
       say: puts a message into the stream to the coordinator.
+      credentials: the site's keys and certificates, as they are now.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class Rounds:
         connected: Callable[[], Awaitable[Line]],
         accepted: Callable[[pb.Work], Awaitable[Accepted]],
         say: Callable[[pb.FromSite], Awaitable[None]],
+        credentials: Callable[[], Credentials],
     ) -> None:
         self._config = config
         self._federation = federation
@@ -73,19 +83,43 @@ class Rounds:
         self._tasks: dict[RoundKey, asyncio.Task[None]] = {}
         self._preparing: set[asyncio.Task[Any]] = set()
         self._leaving: set[RoundKey] = set()
+        self._talks: dict[RoundKey, Talk] = {}
+        self._nonces: dict[RoundKey, bytes] = {}
+        self._saying: set[asyncio.Future[None]] = set()
+        self._credentials = credentials
+        self._directory = Directory(credentials().root_pem, federation)
+        self._sessions = Sessions(config.folder)
         self._sha256 = ""
         self._params: Vector = np.zeros(0, "<f4")
 
     def take(self, order: pb.Work) -> None:
         """Starts the work of a round, unless it is under way; older rounds of the job are over."""
         key = _key(order.round)
+        self._nonces[key] = order.nonce
         for other in [k for k in self._tasks if k[0] == key[0] and k != key]:
             self._end(other)
+        talk = self._talks.get(key)
+        if talk is not None and talk.nonce != order.nonce:
+            self._leaving.discard(key)  # a coordinator that was started again knows nothing of it
+            self._end(key)
         if key in self._tasks:
             return
         task = asyncio.create_task(self._work(key, order))
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._finished(key, done))
+
+    def hear(self, ask: pb.SecAggAsk) -> None:
+        """What the coordinator says in a masked round."""
+        talk = self._talks.get(_key(ask.round))
+        if talk is not None:
+            talk.hear(ask)
+        elif _key(ask.round) not in self._tasks:
+            self._forgotten(ask.round)
+
+    def _forgotten(self, round_id: pb.RoundId) -> None:
+        saying = asyncio.ensure_future(self._say(no_part(round_id)))
+        self._saying.add(saying)
+        saying.add_done_callback(self._saying.discard)
 
     def withdraw(self, round_id: pb.RoundId) -> None:
         """The coordinator does not wait for this round any more."""
@@ -121,17 +155,19 @@ class Rounds:
 
     async def _work(self, key: RoundKey, order: pb.Work) -> None:
         try:
-            package = await self._prepared(key, order)
+            plan, vector = await self._trained(key, order)
+            mask = mask_of(plan)
+            if mask is None:
+                package = await asyncio.to_thread(self._packed, plan, order, vector)
+                del vector
+                why_not = await self._deliver(key, package)
+            else:
+                why_not = await self._hidden(key, order, plan, mask, vector)
         except Exception as error:  # noqa: BLE001  whatever is wrong, the others need not wait
             log_failure(f"round {key[2]} of {key[0]} declined", error)
             declined = pb.Declined(round=order.round, reason=reason_of(error))
             await self._say(pb.FromSite(declined=declined))
             return
-        self._leaving.add(key)
-        try:
-            why_not = await deliver(package, self._connected)
-        finally:
-            self._leaving.discard(key)
         self._log.write(
             "dropped" if why_not else "received",
             time.time(),
@@ -142,10 +178,58 @@ class Rounds:
             reason=why_not,
         )
 
-    async def _prepared(self, key: RoundKey, order: pb.Work) -> Package:
+    async def _deliver(self, key: RoundKey, package: Package) -> str:
+        """Why the update does not count, or an empty text; a withdrawal does not end this."""
+        self._leaving.add(key)
+        try:
+            return await deliver(package, self._connected)
+        finally:
+            self._leaving.discard(key)
+
+    async def _hidden(
+        self, key: RoundKey, order: pb.Work, plan: Plan, mask: Mask, vector: Vector
+    ) -> str:
+        """Takes part in a masked sum."""
+        credentials, nonce = self._credentials(), self._nonces[key]
+        member = Member(
+            self._site,
+            credentials.signing_key().sign,
+            credentials.document,
+            self._directory,
+            self._config.secure_aggregation.floor,
+            self._sessions,
+        )
+        session = session_of(
+            plan,
+            mask,
+            Purpose(key[1]),
+            key[2:],
+            order.model_sha256,
+            federation=self._federation,
+            job=key[0],
+            nonce=nonce,
+        )
+
+        async def leave(words: Vector) -> str:
+            package = await asyncio.to_thread(self._packed, plan, order, words)
+            return await self._deliver(key, package)
+
+        talk = self._talks[key] = Talk(nonce)
+        flow = client_flow(session, member, vector)
+        del vector
+        try:
+            return await take_part(flow, talk, order.round, self._directory, self._say, leave)
+        finally:
+            if self._talks.get(key) is talk:
+                del self._talks[key]
+
+    async def _trained(self, key: RoundKey, order: pb.Work) -> tuple[Plan, Vector]:
+        """The plan, and what this site contributes."""
         with self._bound_to_its_connection():
             accepted = await self._accepted(order)
             check_hours(self._config, datetime.now())
+            if mask_of(accepted.plan) is not None:
+                self._check_new(key)
             params = await self._parameters(accepted.plan, order)
         purpose = Purpose(key[1])
 
@@ -160,7 +244,12 @@ class Rounds:
                 f"the work took longer than {self._config.limits.round_seconds:g} s",
                 fix="raise limits.round_seconds in site.toml or do less in a round",
             ) from None
-        return await asyncio.to_thread(self._packed, accepted.plan, order, vector)
+        return accepted.plan, vector
+
+    def _check_new(self, key: RoundKey) -> None:
+        """Before it trains in vain: an attempt that was begun is never begun again."""
+        if self._sessions.begun(key[0], key[1], key[2:]):
+            raise Misuse(Fault.REPEATED, f"attempt {key[3]} of round {key[2]} was begun")
 
     @contextlib.contextmanager
     def _bound_to_its_connection(self) -> Iterator[None]:
@@ -209,6 +298,7 @@ class Rounds:
             bytes=package.header.size,
             sha256=package.header.sha256,
             segments={segment.name: segment.size for segment in package.layout.segments},
+            masked=mask_of(plan) is not None,
             guarantees=list(plan.claims),
         )
         return package
