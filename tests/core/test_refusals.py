@@ -251,7 +251,7 @@ ROWS: dict[str, tuple[Any, ...]] = {
     ),
     "masks": (
         job(secure_aggregation=SecureAggregation(enabled=True)), None,
-        "secure_aggregation", "no masks yet", "leave the section out",
+        "Mask", "masks over floats", "quantization.step",
     ),
     "a watched metric that does not exist": (
         job(rounds=Rounds(count=9, patience=2, watch="accurracy")), None,

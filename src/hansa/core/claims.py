@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 from hansa.core import events
 from hansa.core.events import Event
@@ -24,7 +25,7 @@ def claims_of(
 ) -> tuple[str, ...]:
     """The sentences that `hansa plan` prints, in a fixed order."""
     return (
-        _readers(facts),
+        *_readers(parts, facts, quorum),
         *_privacy(job, parts, facts, event, epsilon, accountant),
         _metrics(job, facts),
         _robustness(parts, facts),
@@ -39,12 +40,25 @@ def sampling_words(sampler: ClientSampler) -> str:
     return str(sampler)
 
 
-def _readers(facts: Facts) -> str:
-    if facts["delta"].reader is Reader.SUM:
-        return "The coordinator can read only the sum over the cohort, never one client's update."
-    return (
-        "The coordinator can read each client's update; an update may reveal training data "
-        "to the coordinator."
+@runtime_checkable
+class Hides(Protocol):
+    """A stage that hides single updates, and says under which assumptions."""
+
+    def promises(self, cohort: int, quorum: int) -> tuple[str, ...]:
+        """What holds for cohorts between the quorum and the largest, in plain words."""
+
+
+def _readers(parts: Parts, facts: Facts, quorum: int) -> tuple[str, ...]:
+    if facts["delta"].reader is not Reader.SUM:
+        return (
+            "The coordinator can read each client's update; an update may reveal training data "
+            "to the coordinator.",
+        )
+    cohort = facts["delta"].cohort
+    hiding = [stage for stage in parts.stages if isinstance(stage, Hides)]
+    words = tuple(words for stage in hiding for words in stage.promises(cohort, quorum))
+    return words or (
+        "The coordinator can read only the sum over the cohort, never one client's update.",
     )
 
 
@@ -61,11 +75,17 @@ def _privacy(
         f"Differential privacy of the released models: epsilon {epsilon:.4g} at delta "
         f"{privacy.delta:g}; unit: one {privacy.unit}; relation: {sampler.relation.value}; "
         f"sampling: {sampling_words(sampler)}; accountant: {accountant}; trust model: "
-        "central, the coordinator adds the noise and sees updates before it.",
+        f"central, the coordinator adds the noise and {_before(facts)}.",
         f"The noise on the mean has a standard deviation of {mean / privacy.clip:.3g} clip norms "
         "in each coordinate.",
         "Not hidden: whether a round had enough updates to count.",
     )
+
+
+def _before(facts: Facts) -> str:
+    if facts["delta"].reader is Reader.SUM:
+        return "sees the sum before it"
+    return "sees updates before it"
 
 
 def _metrics(job: Job, facts: Facts) -> str:

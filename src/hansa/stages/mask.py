@@ -10,7 +10,7 @@ from hansa.core.plan import Plan
 from hansa.core.spec import Domain, Held, Reader, UpdateSpec
 from hansa.core.vector import Layout, Vector
 from hansa.errors import PlanError, Refused
-from hansa.secagg.parameters import Rule, Scheme
+from hansa.secagg.parameters import COMPLETE, Rule, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,30 @@ class Mask:
     def decode(self, total: Vector, layout: Layout) -> Vector:  # noqa: ARG002  # the seam's signature
         """The masks have cancelled already."""
         return total
+
+    def promises(self, cohort: int, quorum: int) -> tuple[str, ...]:
+        """What holds for cohorts between the quorum and the largest, in plain words."""
+        how = "also if it lies" if self.active else "as long as it follows the protocol"
+        return (
+            "The coordinator can read only the sum over the cohort, never one client's update: "
+            f"{how}, and as long as {self._colluding(cohort, quorum)} collude with it.",
+            f"To reveal the sum of {cohort} clients, {self.scheme(cohort).threshold} of each one's "
+            f"{self.scheme(cohort).holders} holders of shares must answer.",
+            "The coordinator learns who took part. A sum over few clients, or two sums that differ "
+            "in one client, can still tell about that client: only noise hides it.",
+            "Assumed: the authority that certifies the sites' keys enrols no puppets; here it is "
+            "run together with the coordinator.",
+        )
+
+    def _colluding(self, cohort: int, quorum: int) -> str:
+        """How many clients may collude with the coordinator, in the worst of the cohorts."""
+        if cohort > COMPLETE:
+            return f"at most {self.corrupt:.0%} of the cohort, chosen before it was drawn,"
+        thresholds = {n: self.scheme(n).threshold for n in range(quorum, cohort + 1)}
+        most = min(2 * t - n - 1 if self.active else t - 1 for n, t in thresholds.items())
+        if most <= 0:
+            return "no clients"
+        return f"at most {most} of the clients"
 
     def scheme(self, clients: int) -> Scheme:
         """Degree and threshold for a cohort."""
