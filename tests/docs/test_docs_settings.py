@@ -50,6 +50,7 @@ def settings(kind: Any) -> dict[str, str]:
     ("page", "heading", "kind"),
     [
         ("site.md", "[policy]", site_config.Policy),
+        ("site.md", "[secure_aggregation]", site_config.SecureAggregation),
         ("site.md", "[limits]", site_config.Limits),
         ("coordinator.md", "coordinator.toml", coordinator_config.Settings),
     ],
