@@ -64,3 +64,33 @@ def test_noise_is_standard_normal(noise):
 def test_fresh_noise_does_not_repeat_itself():
     drawn = NoiseSource().normal(200_000)
     assert len(np.unique(drawn)) > 0.999 * len(drawn)
+
+
+# ------------------------------------------------------------------ words
+
+
+@pytest.mark.parametrize("noise", [KEY, NoiseSource()])
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_words_have_the_size_that_is_asked_for(noise, size):
+    drawn = noise.words("purpose")(size)
+    assert drawn.shape == (size,)
+    assert drawn.dtype == np.uint64
+
+
+@pytest.mark.parametrize("noise", [KEY, NoiseSource()])
+def test_all_bits_of_a_word_are_fair_coins(noise):
+    drawn = noise.words("purpose")(50_000)
+    ones = [int(((drawn >> np.uint64(bit)) & np.uint64(1)).sum()) for bit in range(64)]
+    assert np.abs(np.array(ones) - 25_000).max() < 6 * np.sqrt(50_000 / 4)
+
+
+@pytest.mark.parametrize("noise", [KEY, NoiseSource()])
+def test_words_go_on_where_they_were(noise):
+    draw = noise.words("purpose")
+    assert len(np.unique([draw(100), draw(100)])) == 200
+
+
+def test_words_for_one_purpose_can_be_replayed_with_a_key_only():
+    assert (KEY.words("a", 1)(9) == KEY.words("a", 1)(9)).all()
+    assert (KEY.words("a", 1)(9) != KEY.words("a", 2)(9)).any()
+    assert (NoiseSource().words("a")(9) != NoiseSource().words("a")(9)).any()

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from hansa.core.events import Gaussian, NonPrivate, NoOp
-from hansa.core.keys import NoiseSource, ReplayKey
+from hansa.core.keys import NoiseSource, ReplayKey, Words
 from hansa.core.parts import Relation
 from hansa.core.spec import Divisor
 from hansa.errors import PlanError
@@ -30,6 +30,9 @@ class Still:
 
     def normal(self, size: int) -> np.ndarray:
         return np.zeros(size)
+
+    def words(self, *path: str | int) -> Words:
+        return lambda size: np.zeros(size, np.uint64)
 
 
 @pytest.mark.parametrize(

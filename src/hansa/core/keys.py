@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 from hansa.core import canonical
 from hansa.core.vector import blocks
 
+Words: TypeAlias = Callable[[int], NDArray[np.uint64]]
+"""Independent uniform 64-bit words, (size,) at a time; each call gives the next ones."""
+
 
 class Noise(Protocol):
-    """Where a mechanism takes its noise from."""
+    """Where noise is taken from: by mechanisms, and by clients that add their own share."""
 
     @property
     def replayable(self) -> bool:
@@ -28,6 +32,9 @@ class Noise(Protocol):
 
     def normal(self, size: int) -> NDArray[np.float64]:
         """(size,) independent standard normal samples."""
+
+    def words(self, *path: str | int) -> Words:
+        """Random bits for one purpose, for samplers that compute in integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,15 @@ class ReplayKey:
         """(size,) standard normal samples; for simulation only."""
         return self.generator("normal").standard_normal(size)
 
+    def words(self, *path: str | int) -> Words:
+        """The same words for the same purpose; for simulation only."""
+        source = self.generator("words", *path).bit_generator
+
+        def draw(size: int) -> NDArray[np.uint64]:
+            return np.asarray(source.random_raw(size), np.uint64)
+
+        return draw
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseSource:
@@ -83,6 +99,10 @@ class NoiseSource:
         for block in blocks(size):
             samples[block] = _box_muller(block.stop - block.start)
         return samples
+
+    def words(self, *path: str | int) -> Words:  # noqa: ARG002  # every draw is new, whatever for
+        """The system's own words: no state here, so that a forked process repeats nothing."""
+        return lambda size: np.frombuffer(os.urandom(8 * size), np.uint64)
 
 
 def _box_muller(size: int) -> NDArray[np.float64]:
