@@ -9,6 +9,7 @@ import pytest
 from hansa.core import canonical, events
 from hansa.core.events import (
     Composed,
+    DiscreteGaussianSum,
     DiscreteLaplace,
     Gaussian,
     Laplace,
@@ -31,6 +32,7 @@ ONE_OF_EACH = [
     Gaussian(1.5),
     Laplace(2.0),
     DiscreteLaplace(0.5, 1),
+    DiscreteGaussianSum(8.0, 10, 3.5, 100),
     RandomizedResponse(0.5, 4),
     ZCDp(0.25),
     PoissonSampled(0.01, Gaussian(1.0)),

@@ -76,8 +76,12 @@ def test_reference_value_of_zero_concentrated_privacy():
 # ------------------------------------------------------------------ the table
 
 
-def test_every_event_of_ours_is_one_of_theirs():
-    assert set(DP_ACCOUNTING) == set(events.KINDS)
+OURS = {"DiscreteGaussianSum"}
+"""Events that dp-accounting has no word for: see `test_distributed_accounting`."""
+
+
+def test_every_event_of_ours_is_one_of_theirs_but_one():
+    assert set(DP_ACCOUNTING) == set(events.KINDS) - OURS
 
 
 def test_every_event_of_theirs_is_one_of_ours_or_is_left_out_on_purpose():
@@ -91,7 +95,11 @@ def test_every_event_of_theirs_is_one_of_ours_or_is_left_out_on_purpose():
     assert theirs - left_out == set(DP_ACCOUNTING.values())
 
 
-@pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "event",
+    [event for event in ONE_OF_EACH if type(event).__name__ not in OURS],
+    ids=lambda e: type(e).__name__,
+)
 def test_fields_go_over_by_name_and_come_back(event):
     """Their own named tuple of fields, read back into our event, gives the same event."""
     theirs = to_dp_accounting(event)

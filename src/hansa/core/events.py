@@ -1,8 +1,8 @@
 """Privacy events: what a mechanism did to the data, in the words of `dp-accounting`.
 
-Names and fields are those of `dp_accounting.*DpEvent` without the suffix. Events are data: they
-travel in plans and ledgers as JSON, and are read back through the closed list below, never by
-importing a name that was found in a message.
+Names and fields are those of `dp_accounting.*DpEvent` without the suffix; `DiscreteGaussianSum`
+alone is ours. Events are data: they travel in plans and ledgers as JSON, and are read back through
+the closed list below, never by importing a name that was found in a message.
 """
 
 from __future__ import annotations
@@ -46,6 +46,25 @@ class DiscreteLaplace:
 
     noise_parameter: float
     sensitivity: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteGaussianSum:
+    """A sum of integer vectors in which several parties each hid discrete Gaussian noise.
+
+    The one event that dp-accounting does not know (Kairouz, Liu and Steinke, ICML 2021).
+
+    Attributes:
+      noise_parameter: sigma of one share of noise, in integer steps.
+      shares: how many independent shares the sum is sure to hold that nobody can subtract.
+      sensitivity: L2 bound on what one unit changes, in integer steps.
+      size: number of coordinates.
+    """
+
+    noise_parameter: float
+    shares: int
+    sensitivity: float
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +148,7 @@ Event: TypeAlias = (
     | Gaussian
     | Laplace
     | DiscreteLaplace
+    | DiscreteGaussianSum
     | RandomizedResponse
     | ZCDp
     | PoissonSampled
@@ -148,6 +168,7 @@ KINDS: Mapping[str, type[Event]] = {
         Gaussian,
         Laplace,
         DiscreteLaplace,
+        DiscreteGaussianSum,
         RandomizedResponse,
         ZCDp,
         PoissonSampled,

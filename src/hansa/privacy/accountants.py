@@ -1,4 +1,8 @@
-"""From events to epsilon, by the accountants of dp-accounting; no accounting of our own.
+"""From events to epsilon, by the accountants of dp-accounting.
+
+They count everything but `DiscreteGaussianSum`, for which they have no event: its Renyi divergence
+is computed in `hansa.privacy.distributed`, added to theirs order by order, and turned into epsilon
+by them.
 
 Their Gaussian events state the noise relative to the sensitivity under the relation in use, and
 so do ours. Importing dp-accounting takes a second, so it is imported when something is counted.
@@ -8,15 +12,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hansa.core.events import KINDS, Event, PoissonSampled, SampledWithoutReplacement
 from hansa.core.parts import Relation
 from hansa.errors import HansaError
+from hansa.privacy import distributed
 from hansa.privacy.joint import joint
 
 Method: TypeAlias = Literal["rdp", "pld"]
@@ -37,7 +45,7 @@ DP_ACCOUNTING: Mapping[str, str] = {
     "SelfComposed": "SelfComposedDpEvent",
     "Composed": "ComposedDpEvent",
 }
-"""Our events and theirs: the same names, the same fields, nothing else."""
+"""Our events and theirs: the same names, the same fields, and `DiscreteGaussianSum` left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,8 @@ class DpAccounting:
     | method | bound by                       | knows                                           |
     |--------|--------------------------------|-------------------------------------------------|
     | pld    | privacy loss distributions     | Gaussian, Laplace, Poisson sampling, cut draws  |
-    | rdp    | Renyi divergence, looser       | zCDP, trees, sampling without replacement, ...  |
+    | rdp    | Renyi divergence, looser       | zCDP, trees, sampling without replacement,      |
+    |        |                                | sums with discrete Gaussian noise, ...          |
 
     Attributes:
       method: which one.
@@ -67,9 +76,15 @@ class DpAccounting:
 
     def unsupported(self, event: Event, relation: Relation) -> str | None:
         """Why it cannot account for the event under the relation; None if it can."""
-        if _accountant(self.method, relation).supports(to_dp_accounting(event)):
-            return None
-        return f"{self.name} does not know {event!r} under the relation '{relation.value}'"
+        unknown = f"{self.name} does not know {event!r} under the relation '{relation.value}'"
+        if not distributed.holds_discrete_sum(event):
+            return None if _supports(self.method, event, relation) else unknown
+        if self.method != "rdp":
+            return f"{unknown}: discrete noise is counted by Renyi divergence"
+        why = distributed.why_unknown(
+            event, relation, lambda e: None if _supports("rdp", e, relation) else f"not {e!r}"
+        )
+        return None if why is None else f"{unknown}: {why}"
 
     def epsilon(self, event: Event, delta: float, relation: Relation) -> float:
         """Smallest epsilon it can prove at this delta; inf without a guarantee.
@@ -150,22 +165,40 @@ def _field(value: Any) -> Any:
     return to_dp_accounting(value) if type(value).__name__ in KINDS else value
 
 
-def _accountant(method: Method, relation: Relation) -> Any:
+def _supports(method: Method, event: Event, relation: Relation) -> bool:
+    return bool(_accountant(method, relation).supports(to_dp_accounting(event)))
+
+
+def _accountant(method: Method, relation: Relation, orders: Sequence[float] | None = None) -> Any:
     from dp_accounting import NeighboringRelation, pld, rdp
 
     neighbours = NeighboringRelation[relation.name]
     if method == "pld":
         return pld.PLDAccountant(neighboring_relation=neighbours)
-    return rdp.RdpAccountant(neighboring_relation=neighbours)
+    return rdp.RdpAccountant(orders, neighboring_relation=neighbours)
 
 
 @cache
 def _epsilon(method: Method, event: Event, delta: float, relation: Relation) -> float:
     """Kept, because a compiler asks for the same number more than once."""
     with _quiet():
-        accountant = _accountant(method, relation).compose(to_dp_accounting(event))
-        found = float(accountant.get_epsilon(delta))
+        if distributed.holds_discrete_sum(event):
+            found = _epsilon_of_discrete(event, delta, relation)
+        else:
+            accountant = _accountant(method, relation).compose(to_dp_accounting(event))
+            found = float(accountant.get_epsilon(delta))
     return found if not math.isnan(found) else math.inf
+
+
+def _epsilon_of_discrete(event: Event, delta: float, relation: Relation) -> float:
+    from dp_accounting import rdp
+
+    def theirs(part: Event, orders: Sequence[float]) -> NDArray[np.float64]:
+        accountant = _accountant("rdp", relation, orders).compose(to_dp_accounting(part))
+        return np.asarray(accountant.rdp, np.float64)
+
+    divergences = distributed.curve(event, theirs)
+    return float(rdp.compute_epsilon(distributed.ORDERS, divergences, delta)[0])
 
 
 @contextmanager
