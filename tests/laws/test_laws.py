@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import Median, TrimmedMean
 from hansa.algorithms import ALGORITHMS
+from hansa.core.events import NoOp
 from hansa.core.parts import Relation, Update
-from hansa.core.spec import Divisor
+from hansa.core.spec import Divisor, Domain, Reader
 from hansa.engines.inline import InlineEngine
+from hansa.mechanisms.distributed import DistributedGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
 from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.ledger import MemoryLedger
 from hansa.samplers import Everyone, FixedSize, Poisson
 from hansa.stages.clip import Clip
+from hansa.stages.discrete_noise import DiscreteGaussian
+from hansa.stages.norm import TOLERANCE
 from hansa.stages.quantize import Quantize
+from hansa.stages.rotate import Rotate
 from hansa.stages.weight import Weight
 from tests.laws.aggregators import AggregatorLaws, RealAggregatorLaws
 from tests.laws.engines import EngineLaws
-from tests.laws.mechanisms import MechanismLaws
+from tests.laws.mechanisms import MechanismLaws, spec
 from tests.laws.privacy import AccountantLaws, LedgerLaws
 from tests.laws.samplers import SamplerLaws
-from tests.laws.stages import StageLaws
+from tests.laws.settings import LAW
+from tests.laws.stages import StageLaws, clients, deltas, metrics, raw
 from tests.laws.work import ClientWorkLaws, ServerOptimizerLaws
-from tests.support.toy import LAYOUT, encode, update
+from tests.support.toy import LAYOUT, context, encode, update
 
 # ------------------------------------------------------------------ stages
 
@@ -76,8 +86,31 @@ class TestMetricsClip(StageLaws):
         ]
 
 
+class TestRotate(StageLaws):
+    before = (Weight("examples", cap=100), Clip(0.7))
+    stage = Rotate(1)
+
+    def forged(self):
+        return [
+            update([0.7 * 3, 0.001, 0, 0, 0], 3.0),
+            update([math.nan, 0, 0, 0, 0], 3.0),
+            update([0.1, 0, 0, 0, 0], 0.0),
+        ]
+
+    @given(clients)
+    @LAW
+    def test_decoding_the_sum_is_the_sum_of_decoding(self, them):
+        """Every coordinate depends on all, so rounding is relative to the norm."""
+        sent = [encode(self.chain, raw(*it), context(str(i))) for i, it in enumerate(them)]
+        total = np.sum([one.vector.astype(np.float64) for one in sent], axis=0)
+        together = self.stage.decode(total, LAYOUT)
+        each = [self.decoded(one).astype(np.float64) for one in sent]
+        scale = np.sum([np.linalg.norm(one) for one in each])
+        assert np.abs(together - np.sum(each, axis=0)).max() <= 4 * 2.0**-23 * scale
+
+
 class QuantizeForgeries(StageLaws):
-    stage: Quantize
+    stage: Quantize | DiscreteGaussian
 
     def forged(self):
         good = encode(self.chain, update([0.5] * 5, 3, [1.0] * 4))
@@ -109,6 +142,35 @@ class TestQuantize24(QuantizeForgeries):
 class TestQuantize16(QuantizeForgeries):
     before = (Weight("examples", cap=2.5), Clip(2.0), Clip(50.0, "metrics"))
     stage = Quantize(step=0.01, weight_step=0.01, metrics_step=0.3, bits=16)
+
+
+class TestDiscreteGaussianThatIsStill(QuantizeForgeries):
+    """Noise of a twentieth of a step is none, so that the laws can see the rounding."""
+
+    before = (Weight("uniform"), Clip(2.0), Clip(50.0, "metrics"), Rotate(1))
+    stage = DiscreteGaussian(norm=2.0, step=0.001, sigma=5e-5, metrics_step=0.01, bits=24)
+
+
+class TestDiscreteGaussian(QuantizeForgeries):
+    before = (Weight("examples", cap=9), Clip(2.0), Clip(50.0, "metrics"), Rotate(1))
+    stage = DiscreteGaussian(
+        norm=18.0, step=1e-5, sigma=0.3, metrics_norm=50.0, metrics_step=1e-5, metrics_sigma=2.0
+    )
+
+    @given(deltas, st.integers(0, 1000), metrics)
+    @LAW
+    def test_no_update_escapes_its_facts(self, delta, examples, sums):
+        """The facts bound what the data contribute; the noise comes on top."""
+        sent = encode(self.chain, raw(delta, examples, sums))
+        silent = encode(
+            (*self.before, replace(self.stage, sigma=1e-7, metrics_sigma=1e-7)),
+            raw(delta, examples, sums),
+        )
+        for name, facts in self.facts.items():
+            real, data = (LAYOUT.slice(self.decoded(one), name) for one in (sent, silent))
+            assert np.linalg.norm(data) <= facts.l2 * (1 + TOLERANCE), name
+            assert np.abs(data).max() <= facts.peak * (1 + TOLERANCE), name
+            assert np.abs(real - data).max() <= 9 * facts.noise, name
 
 
 # ------------------------------------------------------------------ aggregators
@@ -164,6 +226,29 @@ class TestGaussianReplaceOne(MechanismLaws):
 
     def sigma(self, of):
         return 2 * (0.8 if of.segment == "delta" else 0.5) * of.l2
+
+
+class TestDistributedGaussian(MechanismLaws):
+    """The sum that it is given is noisy already."""
+
+    mechanism = DistributedGaussian(colluding=2)
+
+    def sigma(self, of):
+        return 0.0
+
+    @pytest.mark.parametrize("segment", ["delta", "weight", "metrics"])
+    def test_what_reveals_nothing_is_not_released(self, segment):
+        noisy = {
+            "domain": Domain.RING,
+            "bits": 32,
+            "reader": Reader.SUM,
+            "quorum": 5,
+            "noise": 0.5,
+            **({"noise": 0.0, "l2": 0.0, "peak": 0.0} if segment == "weight" else {}),
+        }
+        for facts in (spec(segment, **noisy), spec(segment, **{**noisy, "size": 0})):
+            nothing = self.mechanism.infer(facts) == NoOp()
+            assert self.mechanism.releases(facts) is not nothing
 
 
 # ------------------------------------------------------------------ samplers

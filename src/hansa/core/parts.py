@@ -89,12 +89,24 @@ class Task(Model, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One client's place in one round; everything random it does derives from `key`."""
+    """One client's place in one round; everything random it does derives from `key`.
+
+    Noise that protects the client is the exception: whoever knows the key could subtract it.
+
+    Attributes:
+      client: its name.
+      round: number of the round.
+      key: the key of everything repeatable that the client does in this round.
+      model: the mathematics of the task.
+      noise: where the client's own noise comes from; None in a simulation, where it derives from
+        the key. A real site hands in `NoiseSource()`.
+    """
 
     client: str
     round: int
     key: ReplayKey
     model: Model
+    noise: Noise | None = None
 
 
 class ClientWork(Protocol[State]):
