@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hansa.core.vector import Vector
-from hansa.secagg import Floor, Member, Rule, Session
+from hansa.secagg import (
+    Advert,
+    Ask,
+    Floor,
+    Inbox,
+    Masked,
+    Member,
+    Roster,
+    Rule,
+    Session,
+    Sum,
+    client_flow,
+    server_flow,
+)
+from hansa.secagg.drive import Client
 from hansa.secagg.floor import InProcess
+from hansa.secagg.graph import draw
+from hansa.secagg.messages import root_of
 
 
 @dataclass(frozen=True)
@@ -89,4 +106,114 @@ def plain_sum(parts: list[Vector], size: int, bits: int) -> Vector:
     return (total % (1 << bits)).astype(np.uint32)
 
 
-Refused = Callable[[str, Exception], None]
+@dataclass
+class Table:
+    """An honest coordinator and its clients, paused before whatever a test wants to twist.
+
+    Attributes:
+      session: what the sum is about.
+      people: who has which key.
+      vectors: each client's (d,) ring elements.
+      clients: the generators, by name.
+      server: the honest coordinator.
+      ask: the step that is due; None once the sum is there.
+      sent: every reply, by its type and the name of who sent it.
+      sum: the result.
+    """
+
+    session: Session
+    people: People
+    vectors: Mapping[str, Vector]
+    clients: dict[str, Client]
+    server: Generator[Ask[Any], None, Sum]
+    ask: Ask[Any] | None = None
+    sent: dict[type, dict[str, Any]] = field(default_factory=dict)
+    sum: Sum | None = None
+
+    def step(self, silent: Collection[str] = ()) -> Self:
+        """Carries the step that is due to all clients but the silent ones, and their replies."""
+        assert self.ask is not None
+        for name, message in self.ask.messages.items():
+            if name not in silent:
+                self.take(name, self.clients[name].send(message))
+        return self.advance()
+
+    def take(self, name: str, reply: object) -> None:
+        """Hands one reply to the coordinator."""
+        assert self.ask is not None
+        self.ask.take(name, reply)
+        self.sent.setdefault(type(reply), {})[name] = reply
+
+    def advance(self) -> Self:
+        """Ends the step that is due."""
+        try:
+            self.ask = next(self.server)
+        except StopIteration as end:
+            self.ask, self.sum = None, end.value
+        return self
+
+    def until(self, kind: type, silent: Collection[str] = ()) -> Self:
+        """Goes on until the clients are due to get this message."""
+        while self.ask is not None and kind not in map(type, self.ask.messages.values()):
+            self.step(silent)
+        return self
+
+    def plain(self, names: Iterable[str]) -> Vector:
+        """The sum of some clients' vectors without masks."""
+        parts = [self.vectors[name] for name in names]
+        return plain_sum(parts, self.session.size, self.session.bits)
+
+
+def table(
+    session: Session,
+    folk: People,
+    floor: Floor | None = None,
+    sessions: Mapping[str, Session] | None = None,
+    seed: int = 1,
+) -> Table:
+    """Everybody at the table, nothing said yet.
+
+    Args:
+      session: the coordinator's.
+      folk: who takes part.
+      floor: what each client demands.
+      sessions: what some clients believe the sum is about, where it differs.
+      seed: of the vectors.
+    """
+    names = list(folk.signing)
+    parts = vectors(names, session.size, session.bits, seed)
+    clients = {
+        name: client_flow(
+            (sessions or {}).get(name, session), folk.member(name, floor), parts[name]
+        )
+        for name in names
+    }
+    found = Table(session, folk, parts, clients, server_flow(session, names, folk.directory))
+    return found.advance()
+
+
+def roster(session: Session, adverts: Iterable[Advert], name: str) -> Roster:
+    """What an honest coordinator would send one client if these were all adverts."""
+    ordered = sorted(adverts, key=lambda advert: advert.leaf(session))
+    leaves = b"".join(advert.leaf(session) for advert in ordered)
+    scheme = session.rule.scheme(len(ordered))
+    number = [advert.name for advert in ordered].index(name)
+    near = draw(scheme, root_of(leaves)).neighbours(number)
+    return Roster(
+        leaves, scheme.degree, scheme.threshold, {other: ordered[other] for other in sorted(near)}
+    )
+
+
+def masked_update(vector: Vector, bits: int, attempt: int) -> Vector:
+    """What a coordinator sees of one client's vector, the only one in a cohort that is not zero."""
+    made = session(len(vector), bits, attempt=attempt)
+    folk = people(3)
+    seats = table(made, folk)
+    seats.clients["c00000"] = client_flow(made, folk.member("c00000"), vector)
+    seats.step().step()
+    assert seats.ask is not None
+    message = seats.ask.messages["c00000"]
+    assert isinstance(message, Inbox)
+    masked = seats.clients["c00000"].send(message)
+    assert isinstance(masked, Masked)
+    return masked.vector
