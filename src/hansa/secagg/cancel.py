@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,6 +18,9 @@ from hansa.secagg.shamir import combine
 
 AT_ONCE = 256
 """Masks that are expanded side by side: each keeps a cipher's state."""
+
+DRAWS = 1000
+"""Choices of shares to try at random where several are wrong, before a round is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,8 @@ def _secret(
     shares: Mapping[int, bytes], cohort: Cohort, number: int, right: Callable[[bytes], bool]
 ) -> bytes:
     """The secret that shares give; while there are spare ones, a few wrong ones do no harm."""
-    threshold, points = cohort.scheme.threshold, sorted(shares)
-    for first in range(len(points) - threshold + 1):
-        chosen = points[first : first + threshold]
+    threshold = cohort.scheme.threshold
+    for chosen in _choices(sorted(shares), threshold):
         try:
             secret = combine({point: shares[point] for point in chosen}, threshold)
         except ValueError:
@@ -109,3 +112,17 @@ def _secret(
         f"the shares for '{cohort.adverts[number].name}' are too few, or not those it gave out",
         fix="let the next attempt start afresh; if it repeats, a client sends wrong shares",
     )
+
+
+def _choices(points: Sequence[int], threshold: int) -> Iterator[Sequence[int]]:
+    """Which shares to try: runs around the circle, one of which misses any single point, then any.
+
+    Where nobody lies the first will do, and it is the same one for every secret.
+    """
+    spare = len(points) - threshold
+    for first in range(len(points) if spare > 0 else spare + 1):
+        yield (*points[first : first + threshold], *points[: max(first - spare, 0)])
+    if spare > 1:
+        rng = random.Random(0)
+        for _ in range(DRAWS):
+            yield rng.sample(points, threshold)
