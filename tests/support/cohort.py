@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
@@ -29,6 +29,8 @@ from hansa.secagg.drive import Client
 from hansa.secagg.floor import InProcess
 from hansa.secagg.graph import draw
 from hansa.secagg.messages import root_of
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,22 @@ class Table:
             self.step(silent)
         return self
 
+    def finish(self, silent: Collection[str] = ()) -> Sum:
+        """Goes on to the end; a sum that is not the plain one is an error."""
+        while self.ask is not None:
+            self.step(silent)
+        assert self.sum is not None
+        assert self.sum.vector.dtype == np.uint32
+        assert (self.sum.vector == self.plain(self.sum.members)).all()
+        return self.sum
+
+    def due(self, name: str, kind: type[Kind]) -> Kind:
+        """What the honest coordinator has for a client now."""
+        assert self.ask is not None
+        message = self.ask.messages[name]
+        assert isinstance(message, kind)
+        return message
+
     def plain(self, names: Iterable[str]) -> Vector:
         """The sum of some clients' vectors without masks."""
         parts = [self.vectors[name] for name in names]
@@ -211,9 +229,6 @@ def masked_update(vector: Vector, bits: int, attempt: int) -> Vector:
     seats = table(made, folk)
     seats.clients["c00000"] = client_flow(made, folk.member("c00000"), vector)
     seats.step().step()
-    assert seats.ask is not None
-    message = seats.ask.messages["c00000"]
-    assert isinstance(message, Inbox)
-    masked = seats.clients["c00000"].send(message)
+    masked = seats.clients["c00000"].send(seats.due("c00000", Inbox))
     assert isinstance(masked, Masked)
     return masked.vector
