@@ -68,7 +68,9 @@ def job(task: str = "Small", **words: Any) -> Job:
     return Job(**{**usual, **words})
 
 
-def expected(plan: Plan, without: Collection[str] = ()) -> tuple[TrainState, list[RoundRecord]]:
+def expected(
+    plan: Plan, without: Collection[str] = (), *, masks: bool = True
+) -> tuple[TrainState, list[RoundRecord]]:
     """What the plainest engine makes of a plan when some sites never answer."""
     task = load_task(plan.job)
 
@@ -81,7 +83,7 @@ def expected(plan: Plan, without: Collection[str] = ()) -> tuple[TrainState, lis
     key, journal = ReplayKey.of_seed(plan.job.seed), MemoryJournal()
     world = World(
         job=plan.job.name,
-        engine=InlineEngine(task, data),
+        engine=InlineEngine(task, data, masked=masks),
         ledger=MemoryLedger(plan.charges),
         journal=journal,
         noise=key,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from hansa.errors import HansaError
 from hansa.secagg.messages import Message
@@ -37,27 +39,46 @@ class Conversation:
         self._nonce = nonce
         self._present = present
         self._ask: Ask[Message] | None = None
-        self._push: Callable[[str], None] | None = None
+        self._past: tuple[type[Any], ...] = ()
+        self._again: Callable[[str], None] | None = None
         self._due: set[str] = set()
+        self._heard = 0
         self._absent: dict[str, float] = {}
         self._changed = asyncio.Event()
 
     def entered(self, site: str) -> None:
         """A site is back: it is told again what it was asked."""
-        if site in self._due and self._push is not None:
-            self._push(site)
+        if self._again is not None:
+            self._again(site)
+
+    @contextlib.contextmanager
+    def repeating(self, push: Callable[[str], None]) -> Iterator[None]:
+        """Says again to each site that comes back what it was asked, for as long as it is due."""
+        self._again = push
+        try:
+            yield
+        finally:
+            self._again = None
 
     def hear(self, site: str, reply: pb.SecAggReply) -> None:
-        """A site's reply. One that is wrong ends the site's part in this round, with the reason."""
+        """A site's reply. One that is wrong ends the site's part in this round, with the reason.
+
+        A site that was asked again because it was away may reply twice; that does no harm.
+        """
         if reply.nonce != self._nonce or self._ask is None or site not in self._due:
             _log.debug("site %s spoke out of turn", site)
             return
         try:
-            self._ask.take(site, read_reply(reply))
+            message = read_reply(reply)
+            if isinstance(message, self._past):
+                _log.debug("site %s repeated itself", site)
+                return
+            self._ask.take(site, message)
         except HansaError as error:
             _log.warning("a message of %s in the secure aggregation: %s", site, error.message)
             self.decline(site, error.message)
             return
+        self._heard += 1
         self._due.discard(site)
         self._changed.set()
 
@@ -88,22 +109,25 @@ class Conversation:
           goal: replies that are enough.
         """
         loop = asyncio.get_running_loop()
-        self._ask, self._push = ask, push
+        if self._ask is not None:
+            self._past = (*self._past, self._ask.reply)
+        self._ask = ask
         self._due = set(ask.messages) - self.gone.keys()
-        most, ends = len(self._due), loop.time() + seconds
+        self._heard, ends = 0, loop.time() + seconds
+        goal = len(self._due) if goal is None else goal
         for site in tuple(self._due):
             push(site)
-        while self._due and loop.time() < ends and (goal is None or most - len(self._due) < goal):
-            if ask.enough():
-                ends = min(ends, loop.time() + GRACE)
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(min(LOOK, max(ends - loop.time(), 0.0))):
-                    await self._changed.wait()
-            except TimeoutError:
-                if not patient:
-                    self._let_go(self.absent(self._due))
-        self._push = None
+        with self.repeating(lambda site: push(site) if site in self._due else None):
+            while self._due and self._heard < goal and loop.time() < ends:
+                if ask.enough():
+                    ends = min(ends, loop.time() + GRACE)
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(min(LOOK, max(ends - loop.time(), 0.0))):
+                        await self._changed.wait()
+                except TimeoutError:
+                    if not patient:
+                        self._let_go(self.absent(self._due))
 
     def absent(self, sites: set[str] | frozenset[str]) -> list[str]:
         """Those who have not attended for too long."""

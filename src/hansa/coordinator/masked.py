@@ -110,7 +110,12 @@ class Steps:
         """The step whose replies are large: they are delivered like updates without masks."""
         asked = [site for site in ask.messages if site not in self.talk.gone]
         intake = self.intake(asked, ask)
-        with self.taking(intake), self._watching(intake):
+
+        def again(site: str) -> None:
+            if site in intake.awaited:
+                self.say(ask, site)
+
+        with self.taking(intake), self.talk.repeating(again), self._watching(intake):
             for site in asked:
                 self.say(ask, site)
             _, dropouts = await intake.complete(len(asked), self.seconds)

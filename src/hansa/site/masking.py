@@ -23,15 +23,26 @@ Flow = Generator[ToServer, Message, None]
 
 @dataclass(slots=True)
 class Talk:
-    """What the coordinator said in one masked round and is not answered yet."""
+    """One masked round, as this site hears and speaks of it.
+
+    Attributes:
+      nonce: of the session.
+      said: what the coordinator said and is not answered yet.
+      last: the reply to what it said last, except a masked update.
+    """
 
     nonce: bytes
     said: asyncio.Queue[pb.SecAggAsk] = field(default_factory=lambda: asyncio.Queue(WAITING))
+    last: pb.FromSite | None = None
 
     def hear(self, ask: pb.SecAggAsk) -> None:
         """One message; what is of another session is not meant for this one."""
         if ask.nonce == self.nonce and not self.said.full():
             self.said.put_nowait(ask)
+
+    def remind(self) -> None:
+        """The coordinator waits for the first message, and it may be lost: it is said again."""
+        self.hear(pb.SecAggAsk(nonce=self.nonce))
 
 
 async def take_part(
@@ -58,23 +69,28 @@ async def take_part(
     Raises:
       Misuse: the coordinator does not lead the protocol as agreed.
     """
-    await say(write_reply(round_id, talk.nonce, await asyncio.to_thread(next, flow)))
+    talk.last = write_reply(round_id, talk.nonce, await asyncio.to_thread(next, flow))
+    await say(talk.last)
     leaving: asyncio.Task[str] | None = None
     try:
         for step in range(1, len(STEPS) + 1):
-            ask = await _asked(talk, step, leaving)
+            ask = await _asked(talk, step, say, leaving)
             if ask is None:
                 break
             if step == 1:
                 directory.revoke(ask.roster.revocations)
             reply = await asyncio.to_thread(flow.send, read_ask(ask))
             if isinstance(reply, Masked):
-                leaving = asyncio.create_task(_left(leave, reply.vector))
+                talk.last, leaving = None, asyncio.create_task(_left(leave, reply.vector))
             else:
-                await say(write_reply(round_id, talk.nonce, reply))
+                talk.last = write_reply(round_id, talk.nonce, reply)
+                await say(talk.last)
             del reply
         flow.close()  # forgets what it held
-        return await leaving if leaving is not None else "the round ended early"
+        if leaving is None:
+            return "the round ended early"
+        await _asked(talk, len(STEPS) + 1, say, leaving)
+        return await leaving
     finally:
         with contextlib.suppress(ValueError):  # a thread that is still in it ends it
             flow.close()
@@ -86,10 +102,16 @@ async def _left(leave: Callable[[Vector], Awaitable[str]], vector: Vector) -> st
     return await leave(vector)
 
 
-async def _asked(talk: Talk, step: int, leaving: asyncio.Task[str] | None) -> pb.SecAggAsk | None:
+async def _asked(
+    talk: Talk,
+    step: int,
+    say: Callable[[pb.FromSite], Awaitable[None]],
+    leaving: asyncio.Task[str] | None,
+) -> pb.SecAggAsk | None:
     """The coordinator's next message; None if the update's fate is known before.
 
-    A message that was answered already is said again to a site that was away; it is skipped.
+    A message that was answered already is said again to a site that was away: the reply may be
+    lost, and is repeated as it was.
     """
     while True:
         hearing = asyncio.ensure_future(talk.said.get())
@@ -102,8 +124,11 @@ async def _asked(talk: Talk, step: int, leaving: asyncio.Task[str] | None) -> pb
         if not hearing.done() or hearing.cancelled():
             return None
         ask = hearing.result()
-        if STEPS.get(ask.WhichOneof("body") or "", 0) >= step:
+        heard = STEPS.get(ask.WhichOneof("body") or "", 0)
+        if heard >= step:
             return ask
+        if heard == step - 1 and talk.last is not None:
+            await say(talk.last)
 
 
 def no_part(round_id: pb.RoundId) -> pb.FromSite:

@@ -103,6 +103,8 @@ class Rounds:
             self._leaving.discard(key)  # a coordinator that was started again knows nothing of it
             self._end(key)
         if key in self._tasks:
+            if talk is not None:
+                talk.remind()
             return
         task = asyncio.create_task(self._work(key, order))
         self._tasks[key] = task
@@ -148,6 +150,8 @@ class Rounds:
     def _finished(self, key: RoundKey, task: asyncio.Task[None]) -> None:
         if self._tasks.get(key) is task:
             del self._tasks[key]
+        if key not in self._tasks:
+            self._nonces.pop(key, None)
         if not task.cancelled() and task.exception() is not None:
             _log.error("round %s failed", key, exc_info=task.exception())
 
