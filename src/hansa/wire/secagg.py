@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from hansa.errors import UpdateRejected
@@ -21,6 +22,9 @@ from hansa.wire.v1 import sites_pb2 as pb
 
 STEPS: Final = {"roster": 1, "inbox": 2, "survivors": 3, "votes": 4}
 """The coordinator's messages in their order."""
+
+MOST: Final = 1 << 16
+"""Clients of a cohort: a number from the wire becomes a bit of a set, which must stay small."""
 
 
 def write_ask(round_id: pb.RoundId, nonce: bytes, message: ToClient, revoked: str) -> pb.ToSite:
@@ -49,7 +53,7 @@ def read_ask(ask: pb.SecAggAsk) -> ToClient:
     """The client's side of `write_ask`.
 
     Raises:
-      UpdateRejected: there is no message in it.
+      UpdateRejected: there is no message in it, or no cohort has so many clients.
     """
     match ask.WhichOneof("body"):
         case "roster":
@@ -57,14 +61,14 @@ def read_ask(ask: pb.SecAggAsk) -> ToClient:
                 ask.roster.leaves,
                 ask.roster.degree,
                 ask.roster.threshold,
-                {number: _read_advert(advert) for number, advert in ask.roster.adverts.items()},
+                {n: _read_advert(advert) for n, advert in _numbered(ask.roster.adverts).items()},
             )
         case "inbox":
-            return Inbox(dict(ask.inbox.sealed))
+            return Inbox(_numbered(ask.inbox.sealed))
         case "survivors":
             return Survivors(_read_set(ask.survivors.alive), _read_set(ask.survivors.dropped))
         case "votes":
-            return Votes(dict(ask.votes.signatures))
+            return Votes(_numbered(ask.votes.signatures))
     raise _empty()
 
 
@@ -90,17 +94,17 @@ def read_reply(reply: pb.SecAggReply) -> ToServer:
     """The server's side of `write_reply`.
 
     Raises:
-      UpdateRejected: there is no message in it.
+      UpdateRejected: there is no message in it, or no cohort has so many clients.
     """
     match reply.WhichOneof("body"):
         case "advert":
             return _read_advert(reply.advert)
         case "shares":
-            return Shares(reply.shares.commitment, dict(reply.shares.sealed))
+            return Shares(reply.shares.commitment, _numbered(reply.shares.sealed))
         case "vote":
             return Vote(reply.vote)
         case "answer":
-            return Answer(dict(reply.answer.seeds), dict(reply.answer.keys))
+            return Answer(_numbered(reply.answer.seeds), _numbered(reply.answer.keys))
     raise _empty()
 
 
@@ -126,6 +130,15 @@ def _write_set(clients: int) -> bytes:
 
 def _read_set(data: bytes) -> int:
     return int.from_bytes(data, "big")
+
+
+def _numbered(values: Mapping[int, Any]) -> dict[int, Any]:
+    if any(number >= MOST for number in values):
+        raise UpdateRejected(
+            f"a message of the secure aggregation names a client beyond {MOST:,}",
+            fix="number clients by the order of their adverts' hashes",
+        )
+    return dict(values)
 
 
 def _empty() -> UpdateRejected:
