@@ -126,9 +126,10 @@ def client_flow(
         vote = Vote(member.sign(survivors.signed(place.context)))
         votes = _due(Votes, (yield vote))
         _check_votes(member, place, survivors, votes)
-        yield _answer(secrets, survivors)
+        answer = _answer(secrets, survivors)
     finally:
         secrets.forget()
+    yield answer
 
 
 def _due(kind: type[_Expected], message: Message) -> _Expected:
