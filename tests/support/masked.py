@@ -19,6 +19,7 @@ from hansa.identity.directory import Directory
 from hansa.secagg.client import Member, client_flow
 from hansa.secagg.messages import Masked, ToServer
 from hansa.secagg.session import Session
+from hansa.site.agent import Agent
 from hansa.site.desk import work
 from hansa.site.masking import Flow
 from hansa.site.outbox import Package
@@ -194,3 +195,19 @@ async def offered(federation: Federation, raws: list[RawSite], wanted: Job) -> t
     for raw in raws:
         await raw.take_offer()
     return job_id, plan
+
+
+class Overheard(Agent):
+    """An agent that remembers what it said."""
+
+    said: list[pb.FromSite]
+
+    async def _say(self, message: pb.FromSite) -> None:
+        self.__dict__.setdefault("said", []).append(message)
+        await super()._say(message)
+
+
+def round_of(message: pb.FromSite) -> int:
+    """The training round that a message is about; -1 for all others."""
+    body = getattr(message, message.WhichOneof("body") or "")
+    return body.round.round if hasattr(body, "round") and body.round.purpose == "train" else -1

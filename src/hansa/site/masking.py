@@ -132,8 +132,9 @@ async def _asked(
 
 
 def no_part(round_id: pb.RoundId) -> pb.FromSite:
-    """What a site says that is asked about a session that it is not in, after a restart."""
+    """What a site says that is asked about a session that it is not in."""
     error: HansaError = RoundVoid(
-        "this site was started again and has forgotten the session", fix="begin a new attempt"
+        "this site is not in the session: it was started again, or has left it",
+        fix="begin a new attempt",
     )
     return pb.FromSite(declined=pb.Declined(round=round_id, reason=error.message))
