@@ -71,6 +71,7 @@ class Player:
       session: what the round is about.
       flow: the honest client.
       last: what the client made last.
+      asked: what the coordinator said before that.
       update: what the site contributes, before masks.
     """
 
@@ -80,15 +81,23 @@ class Player:
     flow: Flow = field(repr=False)
     update: Vector = field(repr=False)
     last: ToServer | None = field(default=None, repr=False)
+    asked: pb.SecAggAsk = field(default_factory=pb.SecAggAsk, repr=False)
 
     async def make(self) -> ToServer:
         """The next message: the first at once, others in answer to the coordinator's next one."""
         if self.last is None:
             self.last = await asyncio.to_thread(next, self.flow)
         else:
-            ask = await self.raw.hear("secagg")
-            self.last = await asyncio.to_thread(self.flow.send, read_ask(ask))
+            self.asked = await self.hear()
+            self.last = await asyncio.to_thread(self.flow.send, read_ask(self.asked))
         return self.last
+
+    async def hear(self) -> pb.SecAggAsk:
+        """The coordinator's next message; what is left of rounds before is passed over."""
+        while True:
+            ask: pb.SecAggAsk = await self.raw.hear("secagg")
+            if ask.nonce == self.order.nonce:
+                return ask
 
     async def send(self, message: ToServer) -> asyncio.Task[Any] | None:
         """Says a message; a masked update is delivered by a task, as its receipt comes late."""
