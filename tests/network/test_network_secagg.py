@@ -17,6 +17,7 @@ from hansa.core.round import RoundRecord
 from hansa.errors import RoundVoid, Unavailable
 from hansa.recipes import compile_plan
 from hansa.secagg.messages import Advert, Answer, Masked, Shares, Vote
+from hansa.site import outbox, rounds
 from hansa.site.agent import LOG, Agent
 from hansa.site.logbook import read
 from hansa.wire.v1 import sites_pb2 as pb
@@ -56,14 +57,14 @@ def test_masked_rounds_give_the_bits_of_rounds_without_masks(module_place: Place
     """16, 24 and 32 bits, several chunks, and the measurement after the last round."""
     kinds: dict[str, dict[str, Any]] = {str(bits): {"bits": bits} for bits in RING}
     kinds["wide"] = {"task": "Wide", "bits": 24}
-    rounds = Rounds(count=2, deadline=LONG)
+    twice = Rounds(count=2, deadline=LONG)
 
     async def whole() -> dict[str, tuple[Plan, list[RoundRecord], str]]:
         found = {}
         async with running(module_place) as federation:
             await federation.agents(*FOUR)
             jobs = {
-                name: await federation.submit(masked_job(**words, rounds=rounds))
+                name: await federation.submit(masked_job(**words, rounds=twice))
                 for name, words in kinds.items()
             }
             for name, (job_id, plan) in jobs.items():
@@ -77,7 +78,7 @@ def test_masked_rounds_give_the_bits_of_rounds_without_masks(module_place: Place
         for simulated in (
             expected(plan),
             expected(plan, masks=False),
-            expected(plan_of(**kinds[name], masks=False, rounds=rounds)),
+            expected(plan_of(**kinds[name], masks=False, rounds=twice)),
         ):
             assert outcome(records) == outcome(simulated[1]), name
             assert model == simulated[0].model, name
@@ -287,3 +288,32 @@ def test_one_that_repeats_itself_is_heard_once(place: Place) -> None:
 
     plan, records = asyncio.run(whole())
     assert outcome(records) == outcome(expected(plan)[1][:1])
+
+
+def test_a_receipt_is_written_down_although_the_job_is_over_at_that_moment(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents: list[Agent] = []
+    deliver = outbox.deliver
+
+    async def delivering(package: Any, connected: Any) -> str:
+        why_not = await deliver(package, connected)
+        for agent in agents:
+            asyncio.get_running_loop().call_soon(
+                agent._rounds.withdraw_job, package.header.round.job
+            )
+        return why_not
+
+    monkeypatch.setattr(rounds, "deliver", delivering)
+
+    async def whole() -> None:
+        async with running(place) as federation:
+            agents.extend(each.agent for each in await federation.agents(*FOUR))
+            job_id, _ = await federation.submit(masked_job(rounds=Rounds(count=2, deadline=LONG)))
+            await federation.ended(job_id)
+            await asyncio.sleep(0.2)
+
+    asyncio.run(whole())
+    for site in FOUR:
+        kinds = [entry["kind"] for entry in read(place.site(site) / LOG)]
+        assert kinds == ["verdict", *["left", "received"] * 3], site

@@ -152,6 +152,7 @@ class Rounds:
             del self._tasks[key]
         if key not in self._tasks:
             self._nonces.pop(key, None)
+            self._leaving.discard(key)
         if not task.cancelled() and task.exception() is not None:
             _log.error("round %s failed", key, exc_info=task.exception())
 
@@ -183,12 +184,12 @@ class Rounds:
         )
 
     async def _deliver(self, key: RoundKey, package: Package) -> str:
-        """Why the update does not count, or an empty text; a withdrawal does not end this."""
+        """Why the update does not count, or an empty text.
+
+        From here on a withdrawal does not end the work: it is over when the answer is written down.
+        """
         self._leaving.add(key)
-        try:
-            return await deliver(package, self._connected)
-        finally:
-            self._leaving.discard(key)
+        return await deliver(package, self._connected)
 
     async def _hidden(
         self, key: RoundKey, order: pb.Work, plan: Plan, mask: Mask, vector: Vector
