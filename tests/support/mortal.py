@@ -98,6 +98,7 @@ def coordinator(pace: str) -> None:
     from hansa.coordinator.ledger import StoreLedger
     from hansa.coordinator.store import Store
     from hansa.core.contribute import Fold
+    from hansa.secagg import server
 
     def status(*values: str) -> Callable[..., bool]:
         return lambda _, job, status, *rest: status in values
@@ -107,6 +108,10 @@ def coordinator(pace: str) -> None:
     after(Store, "set_status", "running", status("running"))
     after(StoreLedger, "reserve", "reserved")
     after(Store, "open_round", "opened")
+    after(server, "_fix", "adverts")
+    after(server, "_inboxes", "shared")
+    after(server, "_add", "added")
+    after(server, "_votes", "voted")
     after(Fold, "add", "folded")
     after(DurableAccumulator, "write", "written")
     after(DurableAccumulator, "sync", "synced")
@@ -130,8 +135,10 @@ def coordinator(pace: str) -> None:
 
 def site(pace: str, name: str) -> None:
     """The points of a site, in the order in which a round meets them."""
+    from hansa.secagg import client
     from hansa.site import agent, inbox, rounds
     from hansa.site.logbook import Logbook
+    from hansa.site.sessions import Sessions
 
     def kind(value: str) -> Callable[..., bool]:
         return lambda _, kind, *rest: kind == value
@@ -139,6 +146,9 @@ def site(pace: str, name: str) -> None:
     after(agent, "accept", "accepted")
     after_await(inbox, "_receive", "fetched")
     after(rounds, "work", "worked")
+    after(Sessions, "begin", "begun")
+    after(client, "_share", "sharing")
+    after(client, "_check_survivors", "voting")
     after(Logbook, "write", "left", kind("left"))
     after_await(rounds, "deliver", "acknowledged")
     after(Logbook, "write", "received", kind("received"))
