@@ -7,7 +7,9 @@
     [quantization]             Quantize         if the job has a step
     [secure_aggregation]       Mask             if it is enabled
     [aggregation]   Mean | Median | TrimmedMean
-    [privacy]       NoNoise | CentralGaussian
+    [privacy]       NoNoise | CentralGaussian | DistributedGaussian
+
+    Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
 
 `compile_plan` is what everybody calls: the scientist, the coordinator and each site, who compare
 digests afterwards.
@@ -35,13 +37,16 @@ from hansa.core.parts import (
 )
 from hansa.core.plan import Plan, check, quorum_of, whole_job
 from hansa.core.spec import Divisor
-from hansa.errors import HansaError, PlanError, PlanRefused
+from hansa.errors import HansaError, PlanError, PlanRefused, Refused
+from hansa.figures import round_up
+from hansa.mechanisms.distributed import DistributedGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
 from hansa.normal import normal, unknown_words
 from hansa.privacy.accountants import DpAccounting, best_accountant
 from hansa.privacy.calibrate import calibrate
 from hansa.samplers import Everyone, FixedSize, Poisson
+from hansa.shares import ACCOUNTANT, Shares
 from hansa.stages.clip import Clip
 from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
@@ -69,37 +74,41 @@ def compile_plan(job: Job, facts: TaskFacts | None = None) -> Plan:
         from hansa.work.bundle import facts_of, load_task
 
         facts = facts_of(job, load_task(job))
-    job, errors = _resolved(job)
+    size = facts.schema.size
+    job, errors = _resolved(job, size)
     if errors:
         job = _placeholder(job)
-    parts = build(job)
-    accountant, epsilon = _counted(job, parts)
+    parts = build(job, size)
+    accountant, epsilon = _counted(job, parts, size)
     errors += tiers.unmet(job.risk_tier, quorum_of(job, parts.sampler), epsilon)
     return check(job, parts, facts, accountant, errors)
 
 
-def resolve(job: Job) -> Job:
+def resolve(job: Job, size: int = 1) -> Job:
     """The job with the numbers that follow from others: the noise that meets its epsilon.
 
-    A noise multiplier that the job gives is kept; whether it keeps the job's promise is checked
-    with the plan.
+    Noise that is distributed depends on the `size` of the model, too. A noise multiplier that the
+    job gives is kept; whether it keeps the job's promise is checked with the plan.
 
     Raises:
       PlanRefused: words are missing or contradict each other.
     """
-    job, errors = _resolved(job)
+    job, errors = _resolved(job, size)
     if errors:
         raise PlanRefused(errors)
     return job
 
 
-def build(job: Job) -> Parts:
-    """The parts that a job's words stand for, in order. Nothing is checked here."""
+def build(job: Job, size: int = 1) -> Parts:
+    """The parts that a job's words stand for, in order, for a model of `size` parameters.
+
+    Nothing is checked here.
+    """
     sampler = _sampler(job)
     return Parts(
         algorithm=job.algorithm,
         sampler=sampler,
-        stages=tuple(_stages(job, sampler)),
+        stages=tuple(_stages(job, sampler, size)),
         aggregator=_aggregator(job),
         mechanism=_mechanism(job, sampler),
     )
@@ -116,15 +125,19 @@ def _sampler(job: Job) -> ClientSampler:
             return FixedSize(cohort.size, cohort.population, cohort.over_selection)
 
 
-def _stages(job: Job, sampler: ClientSampler) -> Iterable[Stage]:
-    weight = Weight(job.aggregation.weighting, job.aggregation.max_weight or math.inf)
+def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
+    weight = _weight(job)
     yield weight
     clip, metrics_clip = _clip(job), _metrics_clip(job)
     if clip:
         yield Clip(clip)
     if metrics_clip:
         yield Clip(metrics_clip, "metrics")
-    if job.quantization.step:
+    if _distributed(job):
+        shares = Shares(job, sampler, weight, size)
+        yield shares.rotation
+        yield shares.stage
+    elif job.quantization.step:
         bits, cohort = job.quantization.bits, max(sampler.cap, 1)
         yield Quantize(
             step=job.quantization.step,
@@ -132,9 +145,9 @@ def _stages(job: Job, sampler: ClientSampler) -> Iterable[Stage]:
             metrics_step=_binary_step(cohort, metrics_clip, bits),
             bits=bits,
         )
-    masks = job.secure_aggregation
-    if masks.enabled:
-        yield Mask(masks.corrupt, masks.dropouts, active=masks.adversary == "active")
+    mask = _mask(job)
+    if mask is not None:
+        yield mask
 
 
 def _aggregator(job: Job) -> Aggregator:
@@ -151,6 +164,8 @@ def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
     if not _private(job):
         return NoNoise()
     privacy = job.privacy
+    if _distributed(job):
+        return DistributedGaussian(privacy.colluding, sampler.relation)
     return CentralGaussian(
         privacy.noise_multiplier, privacy.metrics_noise_multiplier, sampler.relation
     )
@@ -158,6 +173,21 @@ def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
 
 def _private(job: Job) -> bool:
     return job.privacy.mechanism != "none"
+
+
+def _distributed(job: Job) -> bool:
+    return job.privacy.mechanism == "distributed"
+
+
+def _weight(job: Job) -> Weight:
+    return Weight(job.aggregation.weighting, job.aggregation.max_weight or math.inf)
+
+
+def _mask(job: Job) -> Mask | None:
+    masks = job.secure_aggregation
+    if not masks.enabled:
+        return None
+    return Mask(masks.corrupt, masks.dropouts, active=masks.adversary == "active")
 
 
 def _clip(job: Job) -> float:
@@ -189,7 +219,7 @@ def _binary_step(cohort: int, peak: float, bits: int, at_least: float = 0.0) -> 
 # ------------------------------------------------------------------ words that others follow from
 
 
-def _resolved(job: Job) -> tuple[Job, list[PlanError]]:
+def _resolved(job: Job, size: int) -> tuple[Job, list[PlanError]]:
     """The job in its one form, with its noise, and all that is missing or contradictory.
 
     Raises:
@@ -200,13 +230,29 @@ def _resolved(job: Job) -> tuple[Job, list[PlanError]]:
         raise PlanRefused(unknown)
     job = normal(job)
     errors = [*_privacy_errors(job), *_cohort_errors(job)]
-    if errors or not _private(job) or job.privacy.noise_multiplier:
+    if errors or not _private(job):
+        return job, errors
+    if _distributed(job):
+        return _shared(job, size)
+    if job.privacy.noise_multiplier:
         return job, errors
     try:
         noise = _noise(job)
     except PlanError as error:
         return job, [error]
     return replace(job, privacy=replace(job.privacy, noise_multiplier=noise)), []
+
+
+def _shared(job: Job, size: int) -> tuple[Job, list[PlanError]]:
+    """The job with the noise of one client, and the grid that it is on."""
+    sampler = _sampler(job)
+    try:
+        sampler.check()
+        return Shares(job, sampler, _weight(job), size).resolved(), []
+    except PlanError as error:
+        return job, [error]
+    except HansaError as error:
+        return job, [PlanError("privacy.epsilon", error.message, error.fix)]
 
 
 def _placeholder(job: Job) -> Job:
@@ -247,12 +293,58 @@ def _privacy_errors(job: Job) -> Iterable[PlanError]:
             "names neither epsilon nor noise_multiplier",
             "set privacy.epsilon, and the noise is found from it",
         )
+    if _distributed(job):
+        yield from _distributed_errors(job)
+        return
     if bool(privacy.metrics_clip) != bool(privacy.metrics_noise_multiplier):
         yield PlanError(
             "privacy.metrics_clip",
             "and metrics_noise_multiplier belong together: metrics leave clipped and noised, or "
             "not at all",
             "set both, or neither",
+        )
+
+
+def _distributed_errors(job: Job) -> Iterable[PlanError]:
+    """What noise of the clients' own cannot be combined with."""
+    if job.privacy.metrics_clip or job.privacy.metrics_noise_multiplier:
+        yield PlanError(
+            "privacy.metrics_clip",
+            "has no distributed noise yet, and the coordinator would read the sum without any",
+            "leave metrics_clip and metrics_noise_multiplier out",
+        )
+    if job.cohort.sampler != "everyone":
+        yield PlanError(
+            "cohort.sampler",
+            f'"{job.cohort.sampler}" amplifies nothing against a coordinator that knows the '
+            "cohort, and it is the coordinator that distributed noise is for",
+            'set cohort.sampler = "everyone", or privacy.mechanism = "gaussian"',
+        )
+    yield from _colluding_errors(job)
+    if math.isinf(_weight(job).bound):
+        yield PlanError(
+            "aggregation.max_weight",
+            "is missing: without it one client can outweigh all noise",
+            'set aggregation.weighting = "uniform", or aggregation.max_weight',
+        )
+
+
+def _colluding_errors(job: Job) -> Iterable[PlanError]:
+    """Whoever breaks the masks sees updates with one share of noise: the masks must hold, too."""
+    sampler, colluding = _sampler(job), job.privacy.colluding
+    quorum, mask = quorum_of(job, sampler), _mask(job)
+    if mask is None:
+        return  # the mechanism says that updates can be read
+    try:
+        held = mask.tolerated(max(sampler.cap, 1), quorum)
+    except Refused:
+        return  # the mask says so itself
+    if held < colluding:
+        yield PlanError(
+            "privacy.colluding",
+            f"counts with {colluding} clients that collude, the masks hold against {held}",
+            f"set secure_aggregation.corrupt to at least {round_up(colluding / quorum)!r}, or "
+            "a larger rounds.quorum",
         )
 
 
@@ -316,7 +408,7 @@ def _event(job: Job, sampler: ClientSampler, noise: float) -> Event:
     return whole_job(job, sampler.amplify(events.compose(*released)))
 
 
-def _counted(job: Job, parts: Parts) -> tuple[Accountant, float]:
+def _counted(job: Job, parts: Parts, size: int) -> tuple[Accountant, float]:
     """The accountant for the job's event, and the job's epsilon: inf if it has none.
 
     Where the event cannot be counted, the check meets the same error and names it; the epsilon is
@@ -329,6 +421,9 @@ def _counted(job: Job, parts: Parts) -> tuple[Accountant, float]:
     relation = parts.sampler.relation
     try:
         parts.sampler.check()
+        if _distributed(job):
+            event = Shares(job, parts.sampler, _weight(job), size).event
+            return ACCOUNTANT, ACCOUNTANT.epsilon(event, job.privacy.delta, relation)
         event = _event(job, parts.sampler, job.privacy.noise_multiplier)
         accountant = best_accountant(event, relation)
         return accountant, accountant.epsilon(event, job.privacy.delta, relation)

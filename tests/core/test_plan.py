@@ -16,7 +16,7 @@ from hansa.core import canonical, events
 from hansa.core.events import Gaussian, NonPrivate, PoissonSampled, SelfComposed
 from hansa.core.job import Aggregation, Cohort, Privacy, Quantization, Rounds
 from hansa.core.metrics import Accuracy, Loss
-from hansa.core.plan import check, whole_job
+from hansa.core.plan import FORMAT, check, whole_job
 from hansa.core.spec import Divisor, Domain, Held
 from hansa.core.vector import Schema, Tensor
 from hansa.privacy.accountants import DpAccounting
@@ -99,7 +99,7 @@ def test_the_digest_is_the_hash_of_what_sites_approve():
     """By hand, so that nothing is left out where two facts happen to say the same."""
     for of in (PLAN, plan(**CHANGES["quantization"])):
         approved = {
-            "format": 1,
+            "format": FORMAT,
             "job": of.job,
             "task": of.task,
             "trail": of.trail,

@@ -68,6 +68,8 @@ def _privacy(
     if not events.is_private(event):
         return ("No differential privacy: the model itself may reveal training data.",)
     privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
+    if delta.noise > 0:
+        return _distributed(job, parts, facts, epsilon, accountant)
     neighbours = 2.0 if sampler.relation is Relation.REPLACE_ONE else 1.0
     sigma = privacy.noise_multiplier * neighbours * delta.l2
     mean = sigma / (sampler.expected * delta.weight)
@@ -79,6 +81,23 @@ def _privacy(
         f"The noise on the mean has a standard deviation of {mean / privacy.clip:.3g} clip norms "
         "in each coordinate.",
         "Not hidden: whether a round had enough updates to count.",
+    )
+
+
+def _distributed(
+    job: Job, parts: Parts, facts: Facts, epsilon: float, accountant: str
+) -> tuple[str, ...]:
+    """What holds where the clients add the noise themselves."""
+    privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
+    mean = delta.noise * math.sqrt(sampler.expected) / (sampler.expected * delta.weight)
+    return (
+        f"Differential privacy of each round's sum, hence of the models: epsilon {epsilon:.4g} at "
+        f"delta {privacy.delta:g}; unit: the data of one {privacy.unit}; relation: "
+        f"{sampler.relation.value}; sampling: {sampling_words(sampler)}; accountant: {accountant}; "
+        f"trust model: distributed, {parts.mechanism}.",
+        f"The noise on the mean has a standard deviation of {mean / privacy.clip:.3g} clip norms "
+        "in each coordinate, if all answer.",
+        "Not hidden: who took part.",
     )
 
 

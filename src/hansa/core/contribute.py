@@ -7,7 +7,7 @@ from enum import Enum
 
 import numpy as np
 
-from hansa.core.keys import ReplayKey
+from hansa.core.keys import Noise, ReplayKey
 from hansa.core.metrics import measure
 from hansa.core.parts import Aggregator, Context, Facts, Model, Partial, Split, Update
 from hansa.core.plan import Plan
@@ -58,14 +58,23 @@ class RoundTask:
         return due and self.plan.measures
 
 
-def contribute(task: RoundTask, client: str, model: Model, split: Split) -> Update:
+def contribute(
+    task: RoundTask, client: str, model: Model, split: Split, noise: Noise | None = None
+) -> Update:
     """Trains on a client's data and encodes the result, ready for the aggregator.
 
     The metrics describe the model as the client *received* it, on its held-out examples, so that
     one message per round carries the update and the measurement of the round before.
+
+    Args:
+      task: the round.
+      client: whose contribution it is.
+      model: the mathematics of the task.
+      split: the client's examples.
+      noise: where noise of the client's own comes from; in a simulation it derives from the key.
     """
     key = task.key.derive("round", task.round, task.purpose.value, "client", client)
-    ctx = Context(client, task.round, key, model)
+    ctx = Context(client, task.round, key, model, noise)
     layout = task.layout
     update = Update(np.zeros(layout.size, np.float32), layout)
     sums = update.segment("metrics")

@@ -82,21 +82,26 @@ class Privacy(_Words):
 
     Attributes:
       unit: whose presence is hidden: one client of the federation.
-      mechanism: none, or gaussian: noise added by the coordinator to the sum.
+      mechanism: none; gaussian: noise added by the coordinator to the sum; distributed: noise
+        added by each client before its update is masked.
       clip: norm bound C of one client's delta, in model units.
       epsilon: target; the noise is found from it.
       delta: probability with which epsilon may not hold.
-      noise_multiplier: noise of one round relative to the sensitivity; found from `epsilon` if 0.
+      noise_multiplier: noise of one round relative to the sensitivity, or of one client relative
+        to its norm bound where it is distributed; found from `epsilon` if 0.
+      colluding: clients of a round whose noise is not counted on, for distributed: they may share
+        what they know with the coordinator.
       metrics_clip: norm bound of one client's metric sums; 0 = no metrics leave the sites.
       metrics_noise_multiplier: noise of the metric sums relative to their sensitivity.
     """
 
     unit: Literal["client"] = "client"
-    mechanism: Literal["none", "gaussian"] = "none"
+    mechanism: Literal["none", "gaussian", "distributed"] = "none"
     clip: float = 0.0
     epsilon: float = 0.0
     delta: float = 0.0
     noise_multiplier: float = 0.0
+    colluding: int = 1
     metrics_clip: float = 0.0
     metrics_noise_multiplier: float = 0.0
 

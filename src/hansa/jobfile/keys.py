@@ -100,6 +100,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("privacy", "epsilon"): _NOT_NEGATIVE,
     ("privacy", "delta"): Limit(at_least=0, below=1),
     ("privacy", "noise_multiplier"): _NOT_NEGATIVE,
+    ("privacy", "colluding"): _NOT_NEGATIVE,
     ("privacy", "metrics_clip"): _NOT_NEGATIVE,
     ("privacy", "metrics_noise_multiplier"): _NOT_NEGATIVE,
     ("aggregation", "trim"): Limit(at_least=0, below=0.5),

@@ -73,12 +73,19 @@ def _cohort(words: Words, cohort: Cohort) -> Iterator[Mistake]:
 def _privacy(words: Words, privacy: Privacy) -> Iterator[Mistake]:
     if privacy.mechanism == "none":
         for name in words.get("privacy", {}):
-            if name not in ("mechanism", "unit") and _says(words, "privacy", name):
+            if name not in ("mechanism", "unit", "colluding") and _says(words, "privacy", name):
                 yield _unused(
                     ("privacy", name),
                     'the mechanism is "none", so nothing is private',
                     f'write mechanism = "gaussian", or leave {name} out',
                 )
+    if privacy.mechanism != "distributed" and "colluding" in words.get("privacy", {}):
+        yield _unused(
+            ("privacy", "colluding"),
+            f'mechanism "{privacy.mechanism}" takes no noise from clients',
+            'write mechanism = "distributed", or leave colluding out',
+        )
+    if privacy.mechanism == "none":
         return
     if privacy.clip == 0:
         yield _needs(

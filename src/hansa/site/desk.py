@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hansa.core.contribute import Purpose, RoundTask, contribute
-from hansa.core.keys import ReplayKey
+from hansa.core.keys import NoiseSource, ReplayKey
 from hansa.core.parts import Site, Split, Task
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
@@ -121,7 +121,7 @@ def work(
         ReplayKey.of_seed(accepted.plan.job.seed),
     )
     try:
-        return contribute(task, site, accepted.task, accepted.split).vector
+        return contribute(task, site, accepted.task, accepted.split, NoiseSource()).vector
     except HansaError:
         raise
     except Exception as error:

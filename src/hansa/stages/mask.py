@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -102,12 +103,28 @@ class Mask:
             "run together with the coordinator.",
         )
 
-    def _colluding(self, cohort: int, quorum: int) -> str:
-        """How many clients may collude with the coordinator, in the worst of the cohorts."""
+    def tolerated(self, cohort: int, quorum: int) -> int:
+        """How many clients may collude with the coordinator, in the worst of the cohorts.
+
+        Args:
+          cohort: most clients in a round.
+          quorum: fewest clients in a round.
+
+        Raises:
+          Refused: a cohort between the two has no safe threshold.
+        """
+        most = math.inf
+        for n in range(quorum, min(cohort, COMPLETE) + 1):
+            threshold = self.scheme(n).threshold
+            most = min(most, 2 * threshold - n - 1 if self.active else threshold - 1)
         if cohort > COMPLETE:
+            most = min(most, self.rule.corrupted(max(quorum, COMPLETE + 1)))
+        return int(most)
+
+    def _colluding(self, cohort: int, quorum: int) -> str:
+        if quorum > COMPLETE:
             return f"at most {self.corrupt:.0%} of the cohort, chosen before it was drawn,"
-        thresholds = {n: self.scheme(n).threshold for n in range(quorum, cohort + 1)}
-        most = min(2 * t - n - 1 if self.active else t - 1 for n, t in thresholds.items())
+        most = self.tolerated(cohort, quorum)
         if most <= 0:
             return "no clients"
         return f"at most {most} of the clients"

@@ -33,7 +33,7 @@ def fits(cohort: int, peak: float, step: float, bits: int) -> bool:
 def smallest_step(cohort: int, peak: float, bits: int) -> float:
     """The smallest step of four digits with which a cohort fits; inf if there is none."""
     room = 2.0 ** (bits - 1) / cohort - 1
-    if room <= 0:
+    if room <= 0 or not math.isfinite(peak):
         return math.inf
     step = round_up(peak / room)
     while not fits(cohort, peak, step, bits):
