@@ -17,6 +17,7 @@ from hansa.privacy.distributed import rounded_norm
 from hansa.stages.clip import Clip
 from hansa.stages.discrete_noise import (
     DiscreteGaussian,
+    _squares,
     noise_reach,
     smallest_noisy_step,
 )
@@ -81,6 +82,28 @@ def test_rounding_goes_to_a_neighbour_without_bias():
 def test_a_vector_on_the_grid_stays_as_it_is():
     values = np.array([1.0, -2.0, 0.0, 5.0])
     assert steps(still(6.0, 0.25), values).tolist() == [4, -8, 0, 20]
+
+
+@pytest.mark.parametrize("exponent", [20, 30, 42])
+def test_a_bound_is_met_however_fine_the_grid(exponent):
+    """All of the norm in one coordinate: B_r is half a step more than it, and no float's width."""
+    found = steps(still(1.0, 2.0**-exponent, bits=32), np.array([1.0, 0.0, 0.0]))
+    assert found.tolist() == [2**exponent if exponent < 31 else 0, 0, 0]
+
+
+def test_squares_are_added_up_exactly():
+    rng = np.random.default_rng(0)
+    for most in (3, 2**21, 2**42):
+        whole = rng.integers(-most, most, 65_536)
+        assert _squares(whole) == sum(int(x) ** 2 for x in whole)
+    edge = np.full(65_536, -(2**43) + 1)
+    assert _squares(edge) == 65_536 * (2**43 - 1) ** 2
+
+
+def test_a_rounding_that_never_fits_is_an_error_and_no_endless_loop(monkeypatch):
+    monkeypatch.setattr("hansa.stages.discrete_noise.rounded_norm", lambda *_: 0.5)
+    with pytest.raises(HansaError, match="cannot be rounded within"):
+        steps(still(2.0, 1.0), np.full(4, 1.0))
 
 
 def test_what_exceeds_the_norm_is_scaled_down_to_it():
