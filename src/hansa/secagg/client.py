@@ -78,15 +78,25 @@ class _Place:
 
 @dataclass(slots=True)
 class _Secrets:
-    """Everything that must not leave, except as the protocol says; forgotten at its end."""
+    """Everything that must not leave, except as the protocol says; forgotten at its end.
+
+    Attributes:
+      sealing: the key that shares are sealed with.
+      masking: the key that pairwise masks are derived from.
+      seed: (32 bytes) of the own mask.
+      pairs: what this client and each neighbour seal to each other with.
+      held: shares of both secrets of each neighbour.
+    """
 
     sealing: KeyPair = field(repr=False)
     masking: KeyPair = field(repr=False)
     seed: bytes = field(repr=False)
+    pairs: dict[int, bytes] = field(default_factory=dict, repr=False)
     held: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
 
     def forget(self) -> None:
         """Drops what this object holds; Python gives no promise about the memory itself."""
+        self.pairs.clear()
         self.held.clear()
         self.seed = b""
         del self.sealing, self.masking
@@ -221,15 +231,11 @@ def _share(place: _Place, secrets: _Secrets) -> Shares:
         if holder == place.number:
             secrets.held[holder] = seed_share, key_share
             continue
-        key = _sealing_key(place, secrets, holder)
-        way = (place.number, holder)
+        public, way = place.adverts[holder].sealing_key, (place.number, holder)
+        key = _agree(secrets.sealing, public, place.context, b"sealing", way)
         sealed[holder] = seal(key, seed_share, key_share, place.context, way)
+        secrets.pairs[holder] = key
     return Shares(commitment(secrets.seed, place.context), sealed)
-
-
-def _sealing_key(place: _Place, secrets: _Secrets, other: int) -> bytes:
-    public, pair = place.adverts[other].sealing_key, (place.number, other)
-    return _agree(secrets.sealing, public, place.context, b"sealing", pair)
 
 
 def _agree(
@@ -251,8 +257,8 @@ def _open(place: _Place, secrets: _Secrets, inbox: Inbox) -> None:
             f"{len(inbox.sealed) + len(secrets.held)}, needed are {place.scheme.threshold}",
         )
     for other, sealed in inbox.sealed.items():
-        key, way = _sealing_key(place, secrets, other), (other, place.number)
-        secrets.held[other] = unseal(key, sealed, place.context, way)
+        way = (other, place.number)
+        secrets.held[other] = unseal(secrets.pairs[other], sealed, place.context, way)
 
 
 def _mask(session: Session, place: _Place, secrets: _Secrets, vector: Vector) -> Masked:
