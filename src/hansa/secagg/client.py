@@ -284,7 +284,7 @@ def _check_survivors(
     session: Session, member: Member, place: _Place, secrets: _Secrets, survivors: Survivors
 ) -> None:
     alive, dropped = survivors.alive, survivors.dropped
-    if alive < 0 or dropped < 0 or (alive | dropped) >> place.scheme.clients:
+    if (alive | dropped) >> place.scheme.clients:  # or negative: bits without end
         raise Misuse(Fault.UNKNOWN_CLIENT, f"beyond client {place.scheme.clients - 1}")
     if alive & dropped:
         raise Misuse(Fault.OVERLAP, f"{(alive & dropped).bit_count()} clients")
@@ -296,7 +296,7 @@ def _check_survivors(
     if shared & ~(alive | dropped):
         raise Misuse(Fault.MISSING_CLIENT, f"{(shared & ~(alive | dropped)).bit_count()}")
     member.floor.check_cohort(session, alive.bit_count())
-    if place.scheme.complete and alive.bit_count() < place.scheme.threshold:
+    if alive.bit_count() < place.scheme.threshold:
         raise Misuse(Fault.COHORT, f"{alive.bit_count()} survivors, below the threshold")
 
 
