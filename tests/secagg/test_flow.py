@@ -392,6 +392,27 @@ def test_a_wrong_reply_is_refused_and_the_others_go_on(kind, twist, words):
     assert seats.finish([liar]).members == tuple(n for n in some(5) if counted or n != liar)
 
 
+@pytest.mark.parametrize("key", [bytes(32), b"\1" + bytes(31), bytes(31), b"", "of both", "taken"])
+@pytest.mark.parametrize("which", ["sealing_key", "masking_key"])
+def test_keys_that_all_neighbours_would_refuse_stop_nobody_but_their_owner(which, key):
+    """Signed by their owner; the keys of another client are taken once that one has sent them."""
+    seats, liar = seated(5), "c00004"
+    for name in some(4):
+        seats.take(name, seats.clients[name].send(None))
+    advert = seats.clients[liar].send(None)
+    assert isinstance(advert, Advert)
+    if key == "of both":
+        key = advert.masking_key if which == "sealing_key" else advert.sealing_key
+    if key == "taken":
+        key = getattr(seats.sent[Advert]["c00001"], which)
+    bad = replace(advert, **{which: key})
+    bad = replace(bad, signature=FOLK.signing[liar].sign(bad.signed(seats.session)))
+    assert seats.ask is not None
+    with pytest.raises(UpdateRejected, match="not two fresh X25519 keys"):
+        seats.ask.take(liar, bad)
+    assert seats.advance().finish().members == tuple(some(4))
+
+
 # ------------------------------------------------------------------ wrong shares
 
 

@@ -55,6 +55,15 @@ class KeyPair:
         return derive(shared, context, purpose, *sorted(pair))
 
 
+def usable(public: bytes) -> bool:
+    """Whether a public key gives secrets to agree on."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
+
+
 def derive(secret: bytes, context: bytes, purpose: bytes, *numbers: int) -> bytes:
     """A key (32 bytes) for one purpose in one session."""
     info = b"hansa/secagg/" + purpose + b"/1\0" + context

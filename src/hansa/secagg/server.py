@@ -15,6 +15,7 @@ import numpy as np
 from hansa.core.vector import Vector
 from hansa.errors import HansaError, RoundVoid, UpdateRejected
 from hansa.secagg import masks
+from hansa.secagg.agreement import usable
 from hansa.secagg.cancel import Cohort, cancel
 from hansa.secagg.directory import Directory
 from hansa.secagg.graph import draw
@@ -124,8 +125,11 @@ def server_flow(
     Raises:
       RoundVoid: too few clients are left; nothing is revealed, and a new attempt starts afresh.
     """
+    taken: set[bytes] = set()
     step = _Step(
-        Advert, dict.fromkeys(invited), lambda name, m: _check_advert(session, directory, name, m)
+        Advert,
+        dict.fromkeys(invited),
+        lambda name, m: _check_advert(session, directory, taken, name, m),
     )
     yield from _ask(step, lambda: False)
     cohort = _fix(session, step.replies)
@@ -180,13 +184,22 @@ def _ask(step: _Step[_Reply], enough: Callable[[], bool]) -> Generator[Ask[Messa
 # ------------------------------------------------------------------ who takes part
 
 
-def _check_advert(session: Session, directory: Directory, name: str, advert: Advert) -> None:
+def _check_advert(
+    session: Session, directory: Directory, taken: set[bytes], name: str, advert: Advert
+) -> None:
+    """What one client's neighbours would refuse; found here it stops nobody else."""
     signed = advert.signed(session)
     if advert.name != name or not directory.verify(name, advert.document, signed, advert.signature):
         raise UpdateRejected(
             f"the advert of '{name[:80]}' is not signed by it for this session",
             fix="use the site's own signing key, and a document that is valid now",
         )
+    keys = {advert.sealing_key, advert.masking_key}
+    if len(keys) < 2 or keys & taken or not all(map(usable, keys)):
+        raise UpdateRejected(
+            f"the keys of '{name[:80]}' are not two fresh X25519 keys", fix="follow the protocol"
+        )
+    taken |= keys
 
 
 def _fix(session: Session, adverts: Mapping[str, Advert]) -> Cohort:
