@@ -6,7 +6,7 @@
     [privacy]                  Clip(metrics)    where the metric sums need a bound
     [quantization]             Quantize         if the job has a step
     [secure_aggregation]       Mask             if it is enabled
-    [aggregation]   Mean | Median | TrimmedMean
+    [aggregation]   Mean | Median | TrimmedMean | Grouped
     [privacy]       NoNoise | CentralGaussian | DistributedGaussian
 
     Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from hansa import tiers
+from hansa.aggregators.grouped import Grouped
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import Median, TrimmedMean
 from hansa.core import events
@@ -151,13 +152,11 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
 
 
 def _aggregator(job: Job) -> Aggregator:
-    match job.aggregation.rule:
-        case "mean":
-            return Mean(Divisor.FIXED if _private(job) else Divisor.REALISED)
-        case "median":
-            return Median()
-        case "trimmed_mean":
-            return TrimmedMean(job.aggregation.trim)
+    if job.aggregation.rule == "mean":
+        return Mean(Divisor.FIXED if _private(job) else Divisor.REALISED)
+    rule = Median() if job.aggregation.rule == "median" else TrimmedMean(job.aggregation.trim)
+    groups = job.secure_aggregation.groups
+    return Grouped(rule, groups) if groups else rule
 
 
 def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
@@ -187,7 +186,9 @@ def _mask(job: Job) -> Mask | None:
     masks = job.secure_aggregation
     if not masks.enabled:
         return None
-    return Mask(masks.corrupt, masks.dropouts, active=masks.adversary == "active")
+    return Mask(
+        masks.corrupt, masks.dropouts, active=masks.adversary == "active", groups=masks.groups or 1
+    )
 
 
 def _clip(job: Job) -> float:
@@ -229,7 +230,7 @@ def _resolved(job: Job, size: int) -> tuple[Job, list[PlanError]]:
     if unknown:
         raise PlanRefused(unknown)
     job = normal(job)
-    errors = [*_privacy_errors(job), *_cohort_errors(job)]
+    errors = [*_privacy_errors(job), *_cohort_errors(job), *_group_errors(job)]
     if errors or not _private(job):
         return job, errors
     if _distributed(job):
@@ -375,6 +376,16 @@ def _cohort_errors(job: Job) -> Iterable[PlanError]:
                 f'means nothing to sampler = "{cohort.sampler}"',
                 f'leave it out, or set cohort.sampler = "{sampler}"',
             )
+
+
+def _group_errors(job: Job) -> Iterable[PlanError]:
+    """Sums of groups tell more than one sum, so they are for rules that need them."""
+    if job.secure_aggregation.groups and job.aggregation.rule == "mean":
+        yield PlanError(
+            "secure_aggregation.groups",
+            "shows the sums of groups, and a mean needs only the sum of all",
+            'leave it out, or set aggregation.rule = "median"',
+        )
 
 
 def _noise(job: Job) -> float:

@@ -59,11 +59,11 @@ CLIPPED = (Weight("uniform"), Clip(1.0))
 ROWS: dict[str, tuple[Any, ...]] = {
     "median under masks": (
         job(), {"stages": (Weight("examples"), Hide()), "aggregator": Median()},
-        "Median", "needs every update", "Grouped",
+        "Median", "needs every update", "secure_aggregation.groups",
     ),
     "trimmed mean under masks": (
         job(), {"stages": (Weight("examples"), Hide()), "aggregator": TrimmedMean(0.3)},
-        "TrimmedMean", "needs every update", "Grouped",
+        "TrimmedMean", "needs every update", "secure_aggregation.groups",
     ),
     "median over integers": (
         job(**QUANTIZED), {"aggregator": Median()}, "Median", "no order", "quantization.step",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,7 +54,7 @@ class _ByCoordinate(ABC):
                 self,
                 f"needs every update, but {spec.reader.value}",
                 "switch secure aggregation off, or use it over masked sums of small groups "
-                "(Grouped)",
+                "(secure_aggregation.groups)",
             )
         if spec.domain is not Domain.REAL:
             raise PlanError(
@@ -108,18 +109,11 @@ class _ByCoordinate(ABC):
         deltas = [delta for _, delta in sorted(rows.deltas, key=_name)]
         if deltas:
             weight = float(others.slice(sums, "weight")[0])
-            self._fill(layout.slice(total, "delta"), deltas, weight)
+            fill(self, layout.slice(total, "delta"), deltas, weight)
         return total
 
-    def _fill(self, target: Vector, deltas: list[Vector], weight: float) -> None:
-        """Works on a few columns of all rows at a time; the rows are never copied as a whole."""
-        for block in blocks(len(target), max(1, 2**20 // len(deltas))):
-            columns = np.stack([delta[block] for delta in deltas], axis=1)
-            columns.sort(axis=1)
-            target[block] = self._centre(columns) * weight
-
     @abstractmethod
-    def _centre(self, columns: NDArray[np.float32]) -> NDArray[np.float64]:
+    def centre(self, columns: NDArray[Any]) -> NDArray[np.float64]:
         """(b,) centres of (b, n) sorted values, n > 0."""
 
 
@@ -147,10 +141,12 @@ class Median(_ByCoordinate):
             "the median of each coordinate holds while fewer than half of a round's clients are bad"
         )
 
-    def _centre(self, columns: NDArray[np.float32]) -> NDArray[np.float64]:
+    def centre(self, columns: NDArray[Any]) -> NDArray[np.float64]:
+        """(b,) centres of (b, n) sorted values, n > 0."""
         n = columns.shape[1]
         low, high = columns[:, (n - 1) // 2], columns[:, n // 2]
-        return (low.astype(np.float64) + high) / 2
+        middle: NDArray[np.float64] = (low.astype(np.float64) + high) / 2
+        return middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +191,7 @@ class TrimmedMean(_ByCoordinate):
                 "set aggregation.trim between 0 and 0.5",
             )
         inferred = _ByCoordinate.infer(self, spec)
-        if _dropped(self.trim, spec.quorum) < 1:
+        if dropped(self.trim, spec.quorum) < 1:
             raise PlanError(
                 self,
                 f"drops nobody from a round of {spec.quorum} updates",
@@ -204,14 +200,26 @@ class TrimmedMean(_ByCoordinate):
             )
         return inferred
 
-    def _centre(self, columns: NDArray[np.float32]) -> NDArray[np.float64]:
+    def centre(self, columns: NDArray[Any]) -> NDArray[np.float64]:
+        """(b,) centres of (b, n) sorted values, n > 0."""
         n = columns.shape[1]
-        k = _dropped(self.trim, n)
+        k = dropped(self.trim, n)
         kept: NDArray[np.float64] = columns[:, k : n - k].mean(axis=1, dtype=np.float64)
         return kept
 
 
-def _dropped(trim: float, clients: int) -> int:
+def fill(rule: _ByCoordinate, target: Vector, rows: Sequence[Vector], weight: float) -> None:
+    """The centre of all rows, times a weight, into (d,) `target`.
+
+    Works on a few columns of all rows at a time; the rows are never copied as a whole.
+    """
+    for block in blocks(len(target), max(1, 2**20 // len(rows))):
+        columns = np.stack([row[block] for row in rows], axis=1)
+        columns.sort(axis=1)
+        target[block] = rule.centre(columns) * weight
+
+
+def dropped(trim: float, clients: int) -> int:
     """floor(trim * n), where a share like 0.29 of 100 means 29 and not 28.999999999999996."""
     return math.floor(trim * clients + 1e-9)
 

@@ -25,7 +25,7 @@ def claims_of(
 ) -> tuple[str, ...]:
     """The sentences that `hansa plan` prints, in a fixed order."""
     return (
-        *_readers(parts, facts, quorum),
+        *_readers(parts, facts),
         *_privacy(job, parts, facts, event, epsilon, accountant),
         _metrics(job, facts),
         _robustness(parts, facts),
@@ -48,13 +48,13 @@ class Hides(Protocol):
         """What holds for cohorts between the quorum and the largest, in plain words."""
 
 
-def _readers(parts: Parts, facts: Facts, quorum: int) -> tuple[str, ...]:
+def _readers(parts: Parts, facts: Facts) -> tuple[str, ...]:
     if facts["delta"].reader is not Reader.SUM:
         return (
             "The coordinator can read each client's update; an update may reveal training data "
             "to the coordinator.",
         )
-    cohort = facts["delta"].cohort
+    cohort, quorum = facts["weight"].cohort, facts["weight"].quorum  # of one sum, not of the round
     hiding = [stage for stage in parts.stages if isinstance(stage, Hides)]
     words = tuple(words for stage in hiding for words in stage.promises(cohort, quorum))
     return words or (

@@ -147,12 +147,15 @@ class SecureAggregation(_Words):
       corrupt: largest share of the cohort that may collude with the coordinator.
       dropouts: largest share of the cohort that may vanish in the middle of a round.
       adversary: active: the coordinator may lie; curious: it follows the protocol.
+      groups: random groups whose sums are revealed, for median and trimmed_mean over the groups;
+        0 = one sum over the whole cohort.
     """
 
     enabled: bool = False
     corrupt: float = 0.1
     dropouts: float = 0.2
     adversary: Literal["active", "curious"] = "active"
+    groups: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

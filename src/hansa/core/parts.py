@@ -7,10 +7,10 @@ from a key or a noise source that is handed in. Every part has a plan-time metho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -233,6 +233,30 @@ class Aggregator(Protocol):
 
     def finish(self, partial: Partial, layout: Layout, facts: Facts) -> Vector:
         """The total in the stages' encoding; `partial` is consumed."""
+
+
+@runtime_checkable
+class DecodingAggregator(Aggregator, Protocol):
+    """An aggregator over several sums, each of which must be decoded before it can be looked at."""
+
+    def finish_decoded(
+        self,
+        partial: Partial,
+        decode: Callable[[Vector], Vector],
+        layout: Layout,
+        facts: Facts,
+    ) -> Vector:
+        """The total in model units, float64; `partial` is consumed.
+
+        Args:
+          partial: what was folded.
+          decode: the stages' server halves, for one sum; consumes it.
+          layout: segments.
+          facts: of each segment.
+
+        Raises:
+          RoundVoid: the sums that are left do not make a round.
+        """
 
 
 # ------------------------------------------------------------------ what becomes public

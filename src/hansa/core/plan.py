@@ -148,8 +148,10 @@ def check(
     errors += checks.numbers(job, sampler.cap, quorum)
     errors += checks.metrics(job, task, with_metrics=with_metrics)
 
+    groups = job.secure_aggregation.groups or 1
+    together, fewest = max(-(-sampler.cap // groups), 1), quorum // groups
     facts: dict[str, UpdateSpec] = {
-        s.name: UpdateSpec(segment=s.name, size=s.size, cohort=max(sampler.cap, 1), quorum=quorum)
+        s.name: UpdateSpec(segment=s.name, size=s.size, cohort=together, quorum=fewest)
         for s in layout.segments
     }
     trail = [Step(repr(parts.algorithm.work), dict(facts))]
@@ -181,7 +183,7 @@ def check(
             relation=sampler.relation,
             epsilon=epsilon,
             claims=claims_of(job, parts, facts, quorum, event, epsilon, counted_by),
-            cost=_cost(task, layout, facts, parts.aggregator),
+            cost=_cost(task, layout, facts, parts.aggregator, groups),
         )
     )
 
@@ -285,17 +287,24 @@ def _epsilon(
     return epsilon
 
 
-def _cost(task: TaskFacts, layout: Layout, facts: Facts, aggregator: Aggregator) -> Cost:
+def _cost(
+    task: TaskFacts, layout: Layout, facts: Facts, aggregator: Aggregator, groups: int
+) -> Cost:
     delta = facts["delta"]
     width = delta.bits // 8 if delta.domain is Domain.RING else 4
     model, update = 4 * task.schema.size, width * layout.size
     exact = (4 if delta.domain is Domain.RING else 8) * layout.size
-    held = exact if aggregator.linear else exact + delta.cohort * 4 * layout.size
+    held = exact if aggregator.linear else exact + _kept(delta.cohort, groups) * 4 * layout.size
     return Cost(
         down_bytes=model,
         up_bytes=update,
         coordinator_bytes=model + held + 4 * layout.size,
     )
+
+
+def _kept(cohort: int, groups: int) -> int:
+    """Vectors that a rule keeps which looks at each: one a client, or one a group."""
+    return groups if groups > 1 else cohort
 
 
 def _distinct(errors: list[PlanError]) -> list[PlanError]:

@@ -21,7 +21,7 @@ import numpy as np
 from hansa.core.contribute import Fold, Purpose, RoundTask
 from hansa.core.events import Event
 from hansa.core.keys import Noise, ReplayKey
-from hansa.core.parts import Dropout, Partial
+from hansa.core.parts import DecodingAggregator, Dropout, Partial
 from hansa.core.plan import Plan
 from hansa.core.spec import Divisor, Reader
 from hansa.core.vector import Layout, Vector, sha256
@@ -279,9 +279,17 @@ def _release(
 ) -> tuple[Vector | None, dict[str, float | None]]:
     """The public mean delta, float64, and the values of the public metric sums."""
     layout = task.layout
-    total = plan.parts.aggregator.finish(partial, layout, plan.facts)
-    for stage in reversed(plan.parts.stages):
-        total = stage.decode(total, layout)
+    aggregator = plan.parts.aggregator
+
+    def decode(total: Vector) -> Vector:
+        for stage in reversed(plan.parts.stages):
+            total = stage.decode(total, layout)
+        return total
+
+    if isinstance(aggregator, DecodingAggregator):
+        total = aggregator.finish_decoded(partial, decode, layout, plan.facts)
+    else:
+        total = decode(aggregator.finish(partial, layout, plan.facts))
     _check_sum(plan, layout, total, len(partial.members))
     public: dict[str, Vector] = {}
     for segment in layout.segments:

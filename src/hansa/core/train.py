@@ -49,16 +49,25 @@ async def train(
         if on_round is not None:
             on_round(record)
         if record.void and state.attempt >= rounds.attempts:
-            raise RoundVoid(
-                f"round {record.round} was void {state.attempt} times: at most "
-                f"{len(record.members)} of the {plan.quorum} updates that it needs arrived",
-                fix="see why clients dropped out, lower rounds.quorum or raise rounds.deadline",
-            )
+            raise _void(plan, record, state.attempt)
     if plan.measures:
         state, record = await run_round(plan, state, world, Purpose.EVALUATE)
         if on_round is not None:
             on_round(record)
     return state
+
+
+def _void(plan: Plan, record: RoundRecord, attempts: int) -> RoundVoid:
+    """Why training ends: too few updates, or a sum that cannot be."""
+    times = f"round {record.round} was void {attempts} times"
+    if len(record.members) < plan.quorum:
+        return RoundVoid(
+            f"{times}: at most {len(record.members)} of the {plan.quorum} updates that it needs "
+            "arrived",
+            fix="see why clients dropped out, lower rounds.quorum or raise rounds.deadline",
+        )
+    why = record.dropouts[-1].reason if record.dropouts else "its sum could not be used"
+    return RoundVoid(f"{times}: {why}", fix="find out which client sends what it should not")
 
 
 def _stopped(plan: Plan, state: TrainState) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial as call
 
+from hansa.aggregators.grouped import SUM
 from hansa.core.contribute import Fold, RoundTask, contribute
 from hansa.core.parts import Dropout, Model, Partial, Split, Update
 from hansa.core.vector import Vector
-from hansa.engines.masking import session_of
+from hansa.engines.masking import groups_of, revealed, session_of
 from hansa.errors import ClientFailed, HansaError, RoundVoid, UpdateRejected
 from hansa.secagg.client import client_flow
 from hansa.secagg.drive import turns
@@ -60,11 +61,22 @@ class InlineEngine:
           ClientFailed: in debug mode, a client raised; the cause is chained.
         """
         mask = mask_of(task.plan)
-        if mask is not None and self.masked:
-            async for item in self._under_masks(task, cohort, mask):
+        for group in [cohort] if mask is None else groups_of(task, mask, cohort):
+            going = (
+                self._under_masks(task, group, mask)
+                if mask is not None and self.masked
+                else self._in_the_open(task, group)
+            )
+            async for item in going:
                 yield item
-            return
-        fold = Fold.of(task)
+
+    async def _in_the_open(
+        self, task: RoundTask, cohort: Sequence[str]
+    ) -> AsyncIterator[Partial | Dropout]:
+        """Folds one update after the other."""
+        fold, mask = Fold.of(task), mask_of(task.plan)
+        if mask is not None:
+            fold = replace(fold, aggregator=SUM)
         partial = fold.zero()
         for client in cohort:
             await asyncio.sleep(0)  # lets the loop cancel between two clients
@@ -76,6 +88,8 @@ class InlineEngine:
                 if self.debug:
                     raise
                 yield Dropout(client, type(error.__cause__).__name__)
+        if mask is not None:
+            partial = revealed(task.plan, partial.value, partial.members)
         yield partial
 
     async def _under_masks(
@@ -122,7 +136,7 @@ class InlineEngine:
             if client not in members:
                 yield Dropout(client, _reason(reason, why))
         if total is not None:
-            yield Partial(total.vector, total.members)
+            yield revealed(task.plan, total.vector, total.members)
 
     def _ring_vector(self, task: RoundTask, client: str) -> Vector:
         return self._update(task, client).vector

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from hansa.core.contribute import Purpose
+from collections.abc import Sequence
+
+import numpy as np
+
+from hansa.aggregators.grouped import Grouped
+from hansa.core.contribute import Purpose, RoundTask
+from hansa.core.parts import Partial
 from hansa.core.plan import Plan
-from hansa.core.vector import Layout
+from hansa.core.vector import Layout, Vector
 from hansa.secagg.session import Session
 from hansa.stages.mask import Mask
 
@@ -42,7 +48,7 @@ def session_of(
         model=model,
         size=layout_of(plan, purpose).size,
         bits=plan.facts["weight"].bits,
-        cohort=plan.quorum,
+        cohort=plan.facts["weight"].quorum,
         rule=mask.rule,
         nonce=nonce.hex(),
     )
@@ -51,3 +57,31 @@ def session_of(
 def layout_of(plan: Plan, purpose: Purpose) -> Layout:
     """Segments of a round's updates: a measurement has no delta."""
     return plan.layout if purpose is Purpose.TRAIN else plan.layout.without("delta")
+
+
+def groups_of(task: RoundTask, mask: Mask, cohort: Sequence[str]) -> list[tuple[str, ...]]:
+    """Who is summed with whom: everybody, or random groups that differ by at most one in size.
+
+    Groups are drawn from the job's key, so that a simulation and a federation draw the same; a site
+    cannot choose its group, and two that collude meet as often as chance lets them.
+    """
+    if mask.groups == 1:
+        return [tuple(cohort)]
+    key = task.key.derive("groups", task.purpose.value, task.round, task.attempt)
+    order = key.generator("order").permutation(len(cohort))
+    names = sorted(cohort)
+    return [
+        tuple(sorted(names[place] for place in part))
+        for part in np.array_split(order, mask.groups)
+        if len(part)
+    ]
+
+
+def revealed(plan: Plan, total: Vector, members: tuple[str, ...]) -> Partial:
+    """A sum of ring elements in the form that the plan's aggregator goes on with."""
+    aggregator = plan.parts.aggregator
+    return (
+        aggregator.group(total, members)
+        if isinstance(aggregator, Grouped)
+        else Partial(total, members)
+    )

@@ -108,6 +108,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("aggregation", "clip"): _NOT_NEGATIVE,
     ("quantization", "step"): _NOT_NEGATIVE,
     ("secure_aggregation", "corrupt"): Limit(at_least=0, below=1),
+    ("secure_aggregation", "groups"): _NOT_NEGATIVE,
     ("secure_aggregation", "dropouts"): Limit(at_least=0, below=1),
 }
 ANYTHING = Limit()

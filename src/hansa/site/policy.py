@@ -84,16 +84,17 @@ def masking_against(masking: SecureAggregation, plan: Plan) -> tuple[str, ...]:
             return ()
         return ("the coordinator could read each update, and secure_aggregation.required is true",)
     found = []
-    if plan.quorum < masking.min_cohort:
+    fewest, most = plan.facts["weight"].quorum, plan.facts["weight"].cohort
+    if fewest < masking.min_cohort:
         found.append(
-            f"the sum of {plan.quorum} updates may be revealed, below "
+            f"the sum of {fewest} updates may be revealed, below "
             f"secure_aggregation.min_cohort = {masking.min_cohort}"
         )
     session = session_of(plan, mask, Purpose.TRAIN, (0, 0), "", federation="", job=plan.job.name)
     try:
         masking.floor.check_session(session)
-        masking.floor.check_scheme(mask.scheme(plan.quorum))
-        masking.floor.check_scheme(mask.scheme(plan.facts["weight"].cohort))
+        masking.floor.check_scheme(mask.scheme(fewest))
+        masking.floor.check_scheme(mask.scheme(most))
     except Misuse as error:
         found.append(f"{error.message}, by [secure_aggregation]")
     return tuple(found)

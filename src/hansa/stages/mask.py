@@ -33,11 +33,13 @@ class Mask:
       corrupt: largest share of the cohort that may collude with the coordinator.
       dropouts: largest share that may vanish in the middle of a round.
       active: the coordinator itself may lie.
+      groups: sums that are revealed in a round, each over a random group; 1 = over the cohort.
     """
 
     corrupt: float = 0.1
     dropouts: float = 0.2
     active: bool = True
+    groups: int = 1
 
     def __str__(self) -> str:
         who = "a coordinator that lies" if self.active else "a coordinator that is curious"
@@ -69,7 +71,10 @@ class Mask:
             )
         if spec.quorum < 2:
             raise PlanError(
-                self, "the sum of one update is that update", "set rounds.quorum to at least 2"
+                self,
+                "the sum of one update is that update",
+                f"set rounds.quorum to at least {2 * self.groups}"
+                + (", or form fewer groups" if self.groups > 1 else ""),
             )
         for clients in (spec.cohort, min(spec.quorum, spec.cohort)):
             try:
@@ -92,8 +97,13 @@ class Mask:
     def promises(self, cohort: int, quorum: int) -> tuple[str, ...]:
         """What holds for cohorts between the quorum and the largest, in plain words."""
         how = "also if it lies" if self.active else "as long as it follows the protocol"
+        whom = (
+            "the sum over the cohort"
+            if self.groups == 1
+            else f"the sums over {self.groups} groups of at most {cohort} clients"
+        )
         return (
-            "The coordinator can read only the sum over the cohort, never one client's update: "
+            f"The coordinator can read only {whom}, never one client's update: "
             f"{how}, and as long as {self._colluding(cohort, quorum)} collude with it.",
             f"To reveal the sum of {cohort} clients, {self.scheme(cohort).threshold} of each one's "
             f"{self.scheme(cohort).holders} holders of shares must answer.",
