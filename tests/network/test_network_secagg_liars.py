@@ -121,7 +121,7 @@ def _wrong_shares(answer: Answer, _: Player) -> Answer:
 
 
 def _short_shares(answer: Answer, _: Player) -> Answer:
-    return Answer({number: b"x" for number in answer.seeds}, answer.keys)
+    return Answer(dict.fromkeys(answer.seeds, b"x"), answer.keys)
 
 
 async def _nothing_in_it(player: Player, _: Place) -> None:
