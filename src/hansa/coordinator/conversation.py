@@ -32,9 +32,13 @@ class Conversation:
     Args:
       nonce: of the session; what is said of another one is not meant for this one.
       present: who attends right now.
+      sites: whom it is with.
     """
 
-    def __init__(self, nonce: bytes, present: Callable[[], frozenset[str]]) -> None:
+    def __init__(
+        self, nonce: bytes, present: Callable[[], frozenset[str]], sites: frozenset[str]
+    ) -> None:
+        self.sites = sites
         self.gone: dict[str, str] = {}
         self._nonce = nonce
         self._present = present
@@ -48,7 +52,7 @@ class Conversation:
 
     def entered(self, site: str) -> None:
         """A site is back: it is told again what it was asked."""
-        if self._again is not None:
+        if self._again is not None and site in self.sites:
             self._again(site)
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hansa.coordinator.conversation import Conversation
 from hansa.coordinator.intake import Intake, check_same
@@ -14,6 +15,8 @@ from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
 from hansa.core.round import Opening
 from hansa.errors import HansaError, RoundVoid, Unavailable
+
+_Kept = TypeVar("_Kept")
 
 REMEMBERED = 64
 """Closed rounds whose updates' hashes are kept in memory; older ones are in the store."""
@@ -39,64 +42,75 @@ class Desk:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._talks: dict[RoundKey, Conversation] = {}
-        self._open: dict[RoundKey, Intake] = {}
-        self._closing: dict[RoundKey, Intake] = {}
+        self._talks: dict[RoundKey, list[Conversation]] = {}
+        self._open: dict[RoundKey, list[Intake]] = {}
+        self._closing: dict[RoundKey, list[Intake]] = {}
         self._closed: OrderedDict[RoundKey, dict[str, str]] = OrderedDict()
 
     @contextmanager
     def taking(self, intake: Intake) -> Iterator[None]:
-        """Directs deliveries to an intake for the time of its round."""
+        """Directs deliveries of an intake's cohort to it for the time of its round.
+
+        A round has several where groups of clients are summed by themselves.
+        """
         key = RoundKey.of(intake.job, intake.opening)
-        self._open[key] = intake
+        self._open.setdefault(key, []).append(intake)
         try:
             yield
         finally:
-            del self._open[key]
-            self._closing[key] = intake
+            _drop(self._open, key, intake)
+            self._closing.setdefault(key, []).append(intake)
 
     @contextmanager
     def talking(self, key: RoundKey, talk: Conversation) -> Iterator[None]:
-        """Directs what sites say in a masked round to its conversation."""
-        self._talks[key] = talk
+        """Directs what sites say in a masked round to their conversation."""
+        self._talks.setdefault(key, []).append(talk)
         try:
             yield
         finally:
-            del self._talks[key]
+            _drop(self._talks, key, talk)
 
-    def talk(self, key: RoundKey) -> Conversation | None:
-        """The conversation of a masked round that is under way."""
-        return self._talks.get(key)
+    def talk(self, key: RoundKey, site: str) -> Conversation | None:
+        """The conversation of a masked round that a site takes part in."""
+        return next((talk for talk in self._talks.get(key, ()) if site in talk.sites), None)
 
-    def spoil(self, key: RoundKey, error: HansaError) -> None:
-        """Updates of a round that were taken in will not count: who waits for a receipt is told."""
-        intake = self._closing.pop(key, None)
-        if intake is not None:
-            intake.give_up(error)
+    def spoil(self, key: RoundKey, sites: frozenset[str], error: HansaError) -> None:
+        """What was taken in from these sites will not count: who waits for a receipt is told."""
+        for intake in tuple(self._closing.get(key, ())):
+            if sites.issuperset(intake.opening.cohort):
+                _drop(self._closing, key, intake)
+                intake.give_up(error)
 
     def answer(self, key: RoundKey) -> None:
         """A round is closed durably: its members get their receipts, now and when they ask."""
-        intake = self._closing.pop(key, None)
-        if intake is None:
+        hashes = self.receipts(key)
+        for intake in self._closing.pop(key, ()):
+            intake.answer()
+        if not hashes:
             return
-        intake.answer()
-        self._closed[key] = intake.hashes
+        self._closed[key] = hashes
         while len(self._closed) > REMEMBERED:
             self._closed.popitem(last=False)
 
     def receipts(self, key: RoundKey) -> dict[str, str]:
         """SHA-256 of each update that counts in a round that is about to be closed."""
-        intake = self._closing.get(key)
-        return {} if intake is None else intake.hashes
+        return {
+            site: sha256
+            for intake in self._closing.get(key, ())
+            for site, sha256 in intake.hashes.items()
+        }
 
-    def find(self, key: RoundKey) -> Intake | None:
-        """The intake of a round that is not closed yet."""
-        return self._open.get(key) or self._closing.get(key)
+    def find(self, key: RoundKey, site: str = "") -> Intake | None:
+        """The intake for a site's update in a round that is not closed yet; any, to refuse it."""
+        intakes = [*self._open.get(key, ()), *self._closing.get(key, ())]
+        theirs = [intake for intake in intakes if site in intake.opening.cohort]
+        return next(iter([*theirs, *intakes]), None)
 
     def abandon(self, job: str, error: HansaError) -> None:
         """A job has ended with a round that will never be closed: who waits for it is told."""
         for key in [key for key in self._closing if key.job == job]:
-            self._closing.pop(key).give_up(error)
+            for intake in self._closing.pop(key):
+                intake.give_up(error)
 
     async def check_counted(self, key: RoundKey, site: str, plan: str, sha256: str) -> None:
         """Returns if exactly this update of the site, for this plan, is in a round that is over.
@@ -130,3 +144,10 @@ class Desk:
         if current is not None and RoundKey.of(key.job, current.opening) == key:
             raise Unavailable("the round goes on in a moment", fix="deliver the update again then")
         return None
+
+
+def _drop(where: dict[RoundKey, list[_Kept]], key: RoundKey, one: _Kept) -> None:
+    """Takes one of a round's away; the last one takes the round with it."""
+    where[key].remove(one)
+    if not where[key]:
+        del where[key]

@@ -150,14 +150,14 @@ class Door:
 
     def _declined(self, site: str, declined: pb.Declined) -> None:
         key, reason = _key(declined.round), declined.reason[:500]
-        intake, talk = self.desk.find(key), self.desk.talk(key)
+        intake, talk = self.desk.find(key, site), self.desk.talk(key, site)
         if intake is not None:
             intake.decline(site, reason)
         if talk is not None:
             talk.decline(site, reason)
 
     def _spoken(self, site: str, reply: pb.SecAggReply) -> None:
-        talk = self.desk.talk(_key(reply.round))
+        talk = self.desk.talk(_key(reply.round), site)
         if talk is not None:
             talk.hear(site, reply)
 
@@ -205,7 +205,7 @@ class Door:
                     self.members.recheck(caller)
                     yield content_of(frame, DELIVERED)
 
-            intake = self.desk.find(key)
+            intake = self.desk.find(key, site)
             if intake is not None:
                 announced = Header(
                     header.plan_digest, header.layout_digest, header.size, header.sha256

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from hansa.coordinator.conversation import LOOK, Conversation
 from hansa.coordinator.intake import Intake
@@ -20,6 +21,8 @@ from hansa.core.parts import Partial, Update
 from hansa.secagg import masks
 from hansa.secagg.messages import Masked, Message
 from hansa.secagg.server import Ask, Sum
+
+_Result = TypeVar("_Result")
 
 STEP_SECONDS = 30.0
 """How long a step may take in which a site only computes."""
@@ -140,6 +143,17 @@ class Steps:
 
     def _pusher(self, ask: Ask[Message]) -> Callable[[str], None]:
         return lambda site: self.say(ask, site)
+
+
+async def together(works: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Results in order; the first error ends the others and is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _advance(flow: Generator[Ask[Message], None, Sum]) -> Ask[Message] | Sum:

@@ -15,7 +15,7 @@ from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.conversation import Conversation
 from hansa.coordinator.desk import Desk, RoundKey
 from hansa.coordinator.intake import Intake
-from hansa.coordinator.masked import MaskedFold, Steps
+from hansa.coordinator.masked import MaskedFold, Steps, together
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.spare import Spare
@@ -23,10 +23,10 @@ from hansa.coordinator.store import Store
 from hansa.core.contribute import RoundTask
 from hansa.core.parts import Dropout, Partial
 from hansa.core.round import Opening
-from hansa.engines.masking import session_of
+from hansa.engines.masking import groups_of, revealed, session_of
 from hansa.errors import RoundVoid
 from hansa.identity.directory import Directory
-from hansa.secagg.server import Ask, server_flow
+from hansa.secagg.server import Ask, Sum, server_flow
 from hansa.stages.mask import Mask, mask_of
 from hansa.wire.secagg import write_ask
 from hansa.wire.v1 import sites_pb2 as pb
@@ -113,7 +113,23 @@ class NetworkEngine:
     async def _masked(
         self, task: RoundTask, cohort: Sequence[str], mask: Mask
     ) -> AsyncIterator[Partial | Dropout]:
-        """Updates that only their sum tells anything of."""
+        """Updates that only their sum tells anything of, or the sums of random groups."""
+        groups = groups_of(task, mask, cohort)
+        revoked = self.revocations()
+        self.directory.revoke(revoked)
+        with self.shelf.offering(task.model, self.blobs.path(task.model), frozenset(cohort)):
+            sums = await together([self._summed(task, each, mask, revoked) for each in groups])
+        for total, _ in sums:
+            if total is not None:
+                yield revealed(task.plan, total.vector, total.members)
+        for _, dropouts in sums:
+            for dropout in dropouts:
+                yield dropout
+
+    async def _summed(
+        self, task: RoundTask, group: Sequence[str], mask: Mask, revoked: str
+    ) -> tuple[Sum | None, list[Dropout]]:
+        """One masked sum, and who is not in it."""
         nonce, seconds = secrets.token_bytes(32), task.plan.job.rounds.deadline
         session = session_of(
             task.plan,
@@ -125,8 +141,7 @@ class NetworkEngine:
             job=self.job,
             nonce=nonce,
         )
-        revoked, talk = self.revocations(), Conversation(nonce, lambda: self.roster.present)
-        self.directory.revoke(revoked)
+        talk = Conversation(nonce, lambda: self.roster.present, frozenset(group))
         ends = asyncio.get_running_loop().time() + seconds
 
         def push(site: str) -> None:
@@ -139,7 +154,7 @@ class NetworkEngine:
                 self.roster.push(site, write_ask(self._round(task), nonce, message, revoked))
 
         steps = Steps(
-            server_flow(session, cohort, self.directory),
+            server_flow(session, group, self.directory),
             talk,
             say,
             lambda sites, ask: self._intake(task, sites, MaskedFold(ask, session.bits)),
@@ -147,22 +162,17 @@ class NetworkEngine:
             seconds,
         )
         key = RoundKey(self.job, task.purpose, task.round, task.attempt)
-        members, why = frozenset[str](), "took no part in the sum"
-        with (
-            self.shelf.offering(task.model, self.blobs.path(task.model), frozenset(cohort)),
-            self.desk.talking(key, talk),
-            self.roster.watching(talk.entered),
-        ):
+        total, why = None, "took no part in the sum"
+        with self.desk.talking(key, talk), self.roster.watching(talk.entered):
             try:
-                total = await steps.lead(push, _goal(task, cohort))
+                total = await steps.lead(push, _goal(task, group))
             except RoundVoid as error:
-                self.desk.spoil(key, error)
+                self.desk.spoil(key, frozenset(group), error)
                 why = error.message
-            else:
-                members = frozenset(total.members)
-                yield Partial(total.vector, total.members)
-        for site in sorted(set(cohort) - members):
-            yield Dropout(site, talk.gone.get(site, why))
+        members = frozenset(total.members if total is not None else ())
+        return total, [
+            Dropout(site, talk.gone.get(site, why)) for site in sorted(set(group) - members)
+        ]
 
     def _intake(
         self, task: RoundTask, cohort: Sequence[str], fold: MaskedFold | None = None
@@ -199,7 +209,8 @@ class NetworkEngine:
 
 
 def _goal(task: RoundTask, cohort: Sequence[str]) -> int:
-    """Updates that are enough: all, or the wanted number where more were asked."""
+    """Updates that are enough: all, or the wanted share of them where more were asked."""
+    sampler = task.plan.parts.sampler
     if task.plan.job.cohort.over_selection > 1:
-        return min(len(cohort), math.ceil(task.plan.parts.sampler.expected))
+        return min(len(cohort), math.ceil(sampler.expected * len(cohort) / sampler.cap))
     return len(cohort)
