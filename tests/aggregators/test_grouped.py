@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -118,16 +119,39 @@ def test_one_client_that_sends_anything_moves_the_model_no_further_than_the_hone
         trained(mean, InlineEngine(TOY, data))
 
 
-def test_too_few_groups_make_a_void_round() -> None:
+def absent(number: int, lost: int) -> tuple[set[str], Callable[[str], Split]]:
+    """Two of three in some of the groups of a round: what is left of these shows nothing."""
+    mask = mask_of(grouped())
+    assert mask is not None
+    groups = groups_of(round_task(grouped(), number=number), mask, NAMES)
+    gone = {name for group in groups[:lost] for name in group[:2]}
+
     def some(client: str) -> Split:
-        if client not in NAMES[:8]:
+        if client in gone:
             raise FileNotFoundError(client)
         return data(client)
 
+    return {name for group in groups[lost:] for name in group}, some
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_group_that_falls_apart_is_left_out(masked: bool) -> None:
+    left, some = absent(0, 1)
+    engine = InlineEngine(TOY, some, masked=masked)
+    partials, dropouts = gathered(engine, round_task(grouped()), NAMES)
+    members = {name for partial in partials for name in partial.members}
+    if masked:
+        assert members == left
+        assert {d.client for d in dropouts} == set(NAMES) - left
+    assert len(members) + len(dropouts) == len(NAMES)
+
+
+def test_too_few_groups_make_a_void_round() -> None:
+    """Two of four are left: enough updates for the quorum, too few to tell a bad group."""
+    _, some = absent(0, 2)
     of = grouped(rounds=Rounds(count=1, quorum=8, attempts=1))
-    engine = InlineEngine(TOY, some)
-    partials, dropouts = gathered(engine, round_task(of), NAMES)
-    assert sum(len(p.members) for p in partials) + len(dropouts) == len(NAMES)
+    with pytest.raises(RoundVoid):
+        trained(of, InlineEngine(TOY, some))
 
 
 @pytest.mark.parametrize(
