@@ -66,15 +66,17 @@ def cancel(
       RoundVoid: too few shares of a secret, or shares of another one than was committed to.
     """
     context = cohort.context
+    seeds = {holder: answer.seeds for holder, answer in answers.items()}
+    keys = {holder: answer.keys for holder, answer in answers.items()}
     plus: list[bytes] = []
     minus: list[bytes] = []
     for number in members(survivors.alive):
-        shares = {holder + 1: a.seeds[number] for holder, a in answers.items() if number in a.seeds}
         committed = commitments[number]
+        shares = _given(cohort, number, seeds)
         seed = _secret(shares, cohort, number, partial(_is_committed, context, committed))
         minus.append(derive(seed, context, b"own", number))
     for number in members(survivors.dropped):
-        shares = {holder + 1: a.keys[number] for holder, a in answers.items() if number in a.keys}
+        shares = _given(cohort, number, keys)
         key = cohort.adverts[number].masking_key
         pair = KeyPair.of(_secret(shares, cohort, number, partial(_is_key_of, key)))
         for other in cohort.graph.neighbours(number):
@@ -86,6 +88,14 @@ def cancel(
     for start in range(0, max(len(plus), len(minus)), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         masks.apply(total, session.bits, plus[part], minus[part])
+
+
+def _given(
+    cohort: Cohort, number: int, shares: Mapping[int, Mapping[int, bytes]]
+) -> dict[int, bytes]:
+    """The shares of one client's secret by their points, from those of each holder."""
+    holders = (cohort.graph.neighbours(number) | {number}) & shares.keys()
+    return {holder + 1: shares[holder][number] for holder in holders if number in shares[holder]}
 
 
 def _is_committed(context: bytes, committed: bytes, seed: bytes) -> bool:
