@@ -1,8 +1,10 @@
 """Who is whose neighbour: a ring in random order, each tied to the nearest on both sides.
 
-The order comes from the hash over all adverts, which nobody knows before the cohort is fixed. A
-coordinator that admits other cohorts until the order suits it grinds that hash; what it gains is
-bounded by how often it can try, since sites refuse to begin one attempt twice.
+The order comes from the hash over all adverts. A coordinator that lies can try it out beforehand:
+with other cohorts, with adverts of a client that helps it, and with hashes that belong to no advert
+at all, as nobody sees more than its neighbours'. Each doubling of that work takes one bit from the
+safety of a sparse graph, which holds in full, as in Bell et al., where the coordinator is honest
+while it fixes the cohort. A complete graph has no order to choose.
 """
 
 from __future__ import annotations
