@@ -265,7 +265,7 @@ def _mask(session: Session, place: _Place, secrets: _Secrets, vector: Vector) ->
     """Adds the own mask and one for each neighbour that shared its secrets."""
     if vector.shape != (session.size,) or vector.dtype.kind != "u":
         raise Misuse(Fault.VECTOR, f"{vector.dtype.name} of shape {vector.shape}")
-    if session.bits < 8 * vector.dtype.itemsize and (vector >> session.bits).any():
+    if int(vector.max()) >> session.bits:
         raise Misuse(Fault.VECTOR, f"elements beyond 2**{session.bits}")
     words = vector.astype(masks.word(session.bits))
     plus, minus = [derive(secrets.seed, place.context, b"own", place.number)], list[bytes]()
