@@ -413,6 +413,24 @@ def test_keys_that_all_neighbours_would_refuse_stop_nobody_but_their_owner(which
     assert seats.advance().finish().members == tuple(some(4))
 
 
+def test_an_advert_in_the_name_of_another_is_refused_even_if_its_sender_signed_it():
+    seats, liar = seated(5), "c00004"
+    advert = seats.clients[liar].send(None)
+    assert isinstance(advert, Advert)
+    bad = replace(advert, name="c00001")
+    bad = replace(bad, signature=FOLK.signing[liar].sign(bad.signed(seats.session)))
+    assert seats.ask is not None
+    with pytest.raises(UpdateRejected, match="not signed by it"):
+        seats.ask.take(liar, bad)
+    assert seats.finish([liar]).members == tuple(some(4))
+
+
+def test_a_cohort_for_which_no_threshold_is_safe_voids_the_round():
+    made, folk = session(rule=Rule(0.4, 0.4)), replace(FOLK, signing=dict(FOLK.signing))
+    with pytest.raises(RoundVoid, match="need a threshold"):
+        table(made, folk).step()
+
+
 # ------------------------------------------------------------------ wrong shares
 
 

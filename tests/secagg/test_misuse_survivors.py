@@ -201,6 +201,20 @@ def test_on_a_sparse_graph_a_threshold_of_neighbours_must_vote():
     assert isinstance(answer, Answer)
 
 
+def test_a_vote_of_a_survivor_who_is_no_neighbour_is_refused():
+    """Its signature is good, but it holds no share of what this client would reveal."""
+    seats = crowd().until(Votes)
+    honest = seats.due(ME, Votes)
+    near = {place for place in range(64) if place in honest.signatures}
+    name = next(
+        n
+        for n in seats.clients
+        if n != ME and number(seats, n) not in near and n in seats.sent[Vote]
+    )
+    vote = seats.sent[Vote][name].signature
+    tell(seats, Votes({number(seats, name): vote, **honest.signatures}), Fault.UNKNOWN_CLIENT)
+
+
 def test_of_two_groups_that_are_shown_different_survivors_one_gets_no_answer():
     """Each is told that the rest of the other is gone; one client is in both, and signs once."""
     folk = people(7)
