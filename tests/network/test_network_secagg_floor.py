@@ -83,7 +83,7 @@ def test_a_site_can_demand_masks_and_that_the_coordinator_may_lie(place: Place) 
     curious = masked_job(secure_aggregation=SecureAggregation(enabled=True, adversary="curious"))
     row, refused = _offered(place, curious, 2)
     assert row.status is Status.REFUSED
-    assert all("a curious coordinator; demanded" in reason for reason in refused.values())
+    assert sum("a curious coordinator; demanded" in words for words in refused.values()) >= 2
 
 
 def _offered(place: Place, wanted: Any, least: int = 0) -> tuple[Any, dict[str, str]]:
