@@ -66,6 +66,7 @@ def simulate(
     engine: str = "inline",
     on_round: OnRound | None = None,
     debug: bool = False,
+    masked: bool = True,
     task: Task | None = None,
 ) -> Result:
     """Runs a job from its first round to the last measurement, always with the same result.
@@ -81,6 +82,7 @@ def simulate(
       engine: what runs the clients: inline.
       on_round: called with each round's record, also of void rounds.
       debug: stop at the first client that raises, with a call that repeats it.
+      masked: lead the whole protocol where the job hides updates; the result is the same without.
       task: the job's task, if it is at hand already.
 
     Raises:
@@ -96,7 +98,7 @@ def simulate(
     key = ReplayKey.of_seed(plan.job.seed)
     world = World(
         job=plan.job.name,
-        engine=_engine(engine, task, debug=debug),
+        engine=_engine(engine, task, debug=debug, masked=masked),
         ledger=MemoryLedger(plan.charges),
         journal=journal,
         noise=key,
@@ -139,7 +141,7 @@ def _overridden(job: Job, clients: int | None, seed: int | None, rounds: int | N
     return job
 
 
-def _engine(name: str, task: Task, *, debug: bool) -> Engine:
+def _engine(name: str, task: Task, *, debug: bool, masked: bool) -> Engine:
     if name not in ENGINES:
         raise HansaError(f"there is no engine '{name}'", fix=suggest(name, ENGINES, "engines"))
 
@@ -147,7 +149,7 @@ def _engine(name: str, task: Task, *, debug: bool) -> Engine:
     def data(client: str) -> Split:
         return task.data(Site(client, MappingProxyType({})))
 
-    return InlineEngine(task, data, debug)
+    return InlineEngine(task, data, debug, masked)
 
 
 def _result(plan: Plan, state: TrainState, records: Sequence[RoundRecord]) -> Result:

@@ -112,7 +112,7 @@ def _metrics(job: Job, facts: Facts) -> str:
         return "No metrics leave the sites: measured values would reveal data without noise."
     if job.privacy.metrics_clip > 0:
         return "Metric sums leave the sites clipped, and are released with noise of their own."
-    who = "summed over the cohort" if facts["metrics"].reader is Reader.SUM else "of each client"
+    who = "over the cohort" if facts["metrics"].reader is Reader.SUM else "of each client"
     bound = facts["metrics"].l2
     clipped = "" if math.isinf(bound) else f", scaled down to norm {bound:.4g} where they exceed it"
     return f"Metric sums {who} reach the coordinator{clipped}, without noise."

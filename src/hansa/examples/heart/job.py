@@ -26,7 +26,7 @@ def heart_job(rounds: int = 40, seed: int = 0) -> Job:
         algorithm=fedavg(client_lr=0.1, local_steps=20, batch_size=32),
         aggregation=Aggregation(clip=8.0, max_weight=256),
         quantization=Quantization(step=1e-5),
-        secure_aggregation=SecureAggregation(enabled=True),
+        secure_aggregation=SecureAggregation(enabled=True, corrupt=0.34),
     )
 
 
