@@ -337,11 +337,13 @@ def test_a_reply_that_comes_twice_is_refused_and_counted_once(kind):
 
 
 def test_a_reply_of_somebody_who_was_not_asked_is_refused():
+    """A member of the federation, with a good advert for this session."""
     seats = seated(4)
     assert seats.ask is not None
-    reply = seats.clients["c00001"].send(None)
+    advert = next(client_flow(seats.session, FOLK.member("c00011"), np.zeros(10, np.uint32)))
     with pytest.raises(UpdateRejected):
-        seats.ask.take("c00011", reply)
+        seats.ask.take("c00011", advert)
+    assert seats.finish().members == tuple(some(4))
 
 
 def another_name(message: Any) -> Any:
