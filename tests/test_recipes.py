@@ -9,18 +9,28 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import Median, TrimmedMean
-from hansa.core.job import Aggregation, Cohort, Privacy, Quantization
+from hansa.core.job import (
+    Aggregation,
+    Cohort,
+    Privacy,
+    Quantization,
+    SecureAggregation,
+    TaskFacts,
+)
 from hansa.core.parts import Relation, Role
 from hansa.core.spec import Divisor
+from hansa.core.vector import Schema, Tensor
 from hansa.errors import PlanRefused
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
 from hansa.recipes import METRICS_PER_EXAMPLE, build, compile_plan, resolve
 from hansa.samplers import Everyone, FixedSize, Poisson
+from hansa.simulation import simulate
 from hansa.stages.clip import Clip
 from hansa.stages.quantize import Quantize, fits
 from hansa.stages.weight import Weight
@@ -257,3 +267,50 @@ def test_a_job_without_privacy_needs_no_accountant():
     )
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60, check=True)
+
+
+def wide(size: int) -> TaskFacts:
+    return replace(FACTS, schema=Schema((Tensor("w", (size,)),)))
+
+
+def test_a_rotation_lets_a_small_ring_hold_a_large_model():
+    """Spread over its coordinates, a norm needs steps that are some hundred times smaller."""
+    words = {
+        "aggregation": Aggregation(clip=1.0, weighting="uniform", max_weight=1.0),
+        "secure_aggregation": SecureAggregation(enabled=True),
+    }
+    with pytest.raises(PlanRefused, match="overflow"):
+        compile_plan(job(**words, quantization=Quantization(step=1e-5, bits=16)), wide(10**6))
+    rotated = Quantization(step=1e-5, bits=16, rotate=True)
+    of = compile_plan(job(**words, quantization=rotated), wide(10**6))
+    assert [type(stage).__name__ for stage in of.parts.stages][-3:] == [
+        "Rotate",
+        "Quantize",
+        "Mask",
+    ]
+    assert of.facts["delta"].l2 < 1.02
+
+
+def test_a_rotated_job_trains_like_another():
+    words = {
+        "aggregation": Aggregation(clip=1.0, weighting="uniform", max_weight=64.0),
+        "secure_aggregation": SecureAggregation(enabled=True),
+    }
+    plain, rotated = (
+        simulate(job(**words, quantization=Quantization(step=1e-6, rotate=rotate)))
+        for rotate in (False, True)
+    )
+    assert plain.model_sha256 != rotated.model_sha256
+    assert np.abs(plain.state.params - rotated.state.params).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"quantization": Quantization(rotate=True)},
+        {"quantization": Quantization(step=1e-4, rotate=True)},
+    ],
+)
+def test_a_rotation_without_a_ring_or_a_bound_is_refused(words):
+    with pytest.raises(PlanRefused, match="no ring or no norm bound"):
+        plan(**words)

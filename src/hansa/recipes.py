@@ -4,7 +4,7 @@
     [cohort]        Everyone | Poisson | FixedSize
     [aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one
     [privacy]                  Clip(metrics)    where the metric sums need a bound
-    [quantization]             Quantize         if the job has a step
+    [quantization]             Quantize         if the job has a step, after Rotate if it says so
     [secure_aggregation]       Mask             if it is enabled
     [aggregation]   Mean | Median | TrimmedMean | Grouped
     [privacy]       NoNoise | CentralGaussian | DistributedGaussian
@@ -51,6 +51,7 @@ from hansa.shares import ACCOUNTANT, Shares
 from hansa.stages.clip import Clip
 from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
+from hansa.stages.rotate import Rotate, reach
 from hansa.stages.weight import Weight
 
 METRICS_PER_EXAMPLE = 16.0
@@ -139,6 +140,9 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
         yield shares.rotation
         yield shares.stage
     elif job.quantization.step:
+        if job.quantization.rotate and clip:
+            norm = clip * weight.bound
+            yield Rotate(job.seed, reach(norm, size, max(sampler.cap, 1)))
         bits, cohort = job.quantization.bits, max(sampler.cap, 1)
         yield Quantize(
             step=job.quantization.step,
@@ -230,7 +234,7 @@ def _resolved(job: Job, size: int) -> tuple[Job, list[PlanError]]:
     if unknown:
         raise PlanRefused(unknown)
     job = normal(job)
-    errors = [*_privacy_errors(job), *_cohort_errors(job), *_group_errors(job)]
+    errors = [*_privacy_errors(job), *_cohort_errors(job), *_words_without_effect(job)]
     if errors or not _private(job):
         return job, errors
     if _distributed(job):
@@ -378,10 +382,16 @@ def _cohort_errors(job: Job) -> Iterable[PlanError]:
             )
 
 
-def _group_errors(job: Job) -> Iterable[PlanError]:
-    """Sums of groups tell more than one sum, so they are for rules that need them."""
-    if job.secure_aggregation.groups and job.aggregation.rule == "mean":
+def _words_without_effect(job: Job) -> Iterable[PlanError]:
+    """Words that another word must stand beside."""
+    if job.quantization.rotate and not (_clip(job) and (job.quantization.step or _private(job))):
         yield PlanError(
+            "quantization.rotate",
+            "spreads deltas for a ring that holds them, and there is no ring or no norm bound",
+            "set quantization.step and aggregation.clip, or leave it out",
+        )
+    if job.secure_aggregation.groups and job.aggregation.rule == "mean":
+        yield PlanError(  # sums of groups tell more than one sum
             "secure_aggregation.groups",
             "shows the sums of groups, and a mean needs only the sum of all",
             'leave it out, or set aggregation.rule = "median"',

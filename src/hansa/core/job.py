@@ -132,10 +132,13 @@ class Quantization(_Words):
     Attributes:
       step: width of one integer step of the delta, in model units; 0 = no quantization.
       bits: modulus of the ring: 16, 24 or 32.
+      rotate: true: deltas are rotated by public random signs first, which spreads them evenly, so
+        that a small ring holds them; distributed noise always does.
     """
 
     step: float = 0.0
     bits: int = 32
+    rotate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
