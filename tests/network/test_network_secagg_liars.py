@@ -75,6 +75,12 @@ def _of_another_session(advert: Advert, player: Player) -> Advert:
     return dataclasses.replace(advert, signature=sign(advert.signed(other)))
 
 
+def _in_another_name(advert: Advert, player: Player) -> Advert:
+    bare = dataclasses.replace(advert, name="bremen")
+    sign = player.raw.credentials.signing_key().sign
+    return dataclasses.replace(bare, signature=sign(bare.signed(player.session)))
+
+
 async def _another_sites_advert(player: Player, place: Place) -> None:
     """Signed by that site for this very session, as if it colluded."""
     honest, other = await player.make(), place.credentials("bremen")
@@ -174,6 +180,7 @@ LIES = {
     "no signature": Lie(0, instead(_no_signature), "the advert of 'kiel' is not signed"),
     "another session": Lie(0, instead(_of_another_session), "the advert of 'kiel' is not signed"),
     "another site": Lie(0, _another_sites_advert, "the advert of 'kiel' is not signed"),
+    "another name": Lie(0, instead(_in_another_name), "the advert of 'kiel' is not signed"),
     "a vote at first": Lie(0, instead(_too_early), "'kiel' sent Vote where Advert was due"),
     "nothing": Lie(0, _nothing_in_it, "a message of the secure aggregation is empty"),
     "malformed": Lie(0, _malformed, "what was I doing?"),
