@@ -145,19 +145,20 @@ def test_a_vector_may_be_made_when_it_is_due():
     assert sorted(asked) == some(3)
 
 
-def test_everybody_may_be_silent_towards_a_server_that_is_told_who_was_refused():
+def test_who_was_refused_is_told_and_who_is_missing_never_answers():
     told: list[tuple[str, str]] = []
     made, members = session(3), LocalMembers()
     vector = np.ones(3, np.uint32)
-    clients = {name: client_flow(made, members.member(name), vector) for name in some(4)}
+    clients = {name: client_flow(made, members.member(name), vector) for name in some(5)}
     clients["c00001"] = client_flow(made, FOLK.member("c00001"), vector)  # a key nobody knows
+    del clients["c00003"]
     members.member("c00001")
 
     def refused(name: str, error: HansaError) -> None:
         told.append((name, type(error).__name__))
 
-    found = drive(server_flow(made, some(4), members), clients, refused)
-    assert found.members == ("c00000", "c00002", "c00003")
+    found = drive(server_flow(made, some(5), members), clients, refused)
+    assert found.members == ("c00000", "c00002", "c00004")
     assert told == [("c00001", "UpdateRejected")]
 
 
@@ -302,6 +303,40 @@ def secret_words(message: object) -> list[bytes]:
     raise AssertionError(message)
 
 
+# ------------------------------------------------------------------ when a step may end early
+
+
+def enough_after(seats: Table) -> int:
+    """After how many replies the step that is due says that it may end; that it then goes on."""
+    assert seats.ask is not None
+    for count, (name, message) in enumerate(seats.ask.messages.items()):
+        if seats.ask.enough():
+            return count
+        seats.take(name, seats.clients[name].send(message))
+    return len(seats.ask.messages)
+
+
+@pytest.mark.parametrize("kind", [None, Roster, Inbox, Survivors])
+def test_a_step_that_decides_who_is_in_does_not_end_early(kind):
+    seats = seated(5)
+    if kind is not None:
+        seats.until(kind)
+    assert enough_after(seats) == 5
+    assert seats.advance().finish().members == tuple(some(5))
+
+
+def test_answers_are_enough_once_every_secret_has_a_threshold_of_shares():
+    seats = seated(5).until(Votes)
+    assert enough_after(seats) == 3
+    assert seats.advance().finish().members == tuple(some(5))
+
+
+def test_answers_over_a_sparse_graph_are_enough_once_every_neighbourhood_has_a_threshold():
+    seats = crowd().until(Votes)
+    assert 4 < enough_after(seats) < 64
+    assert seats.advance().finish().members == tuple(CROWD.signing)
+
+
 # ------------------------------------------------------------------ replies that the server refuses
 
 
@@ -436,15 +471,15 @@ def test_a_cohort_for_which_no_threshold_is_safe_voids_the_round():
 # ------------------------------------------------------------------ wrong shares
 
 
-def wrong(answer: Answer) -> Answer:
-    """Elements of the field, all of them others than were dealt out."""
-    return Answer(
-        {number: bytes(32) + b"\7" for number in answer.seeds},
-        {number: bytes(32) + b"\7" for number in answer.keys},
-    )
+WRONG = bytes(32) + b"\7"
+"""An element of the field, another one than was dealt out."""
 
 
-def answered(seats: Table, liars: Collection[int]) -> Table:
+def wrong(answer: Answer, share: bytes = WRONG) -> Answer:
+    return Answer(dict.fromkeys(answer.seeds, share), dict.fromkeys(answer.keys, share))
+
+
+def answered(seats: Table, liars: Collection[int], share: bytes = WRONG) -> Table:
     """All answers; those of some, by their number in the cohort, are wrong."""
     assert seats.ask is not None
     for name in seats.ask.messages:
@@ -452,7 +487,7 @@ def answered(seats: Table, liars: Collection[int]) -> Table:
         reply = seats.clients[name].send(votes)
         assert isinstance(reply, Answer)
         (number,) = set(range(len(seats.ask.messages))) - votes.signatures.keys()
-        seats.take(name, wrong(reply) if number in liars else reply)
+        seats.take(name, wrong(reply, share) if number in liars else reply)
     return seats.advance()
 
 
@@ -460,6 +495,12 @@ def answered(seats: Table, liars: Collection[int]) -> Table:
 def test_wrong_shares_of_one_client_do_no_harm_while_there_is_a_spare_one(liar):
     """Nine clients, a threshold of five."""
     seats = answered(seated(9).until(Votes), [liar])
+    assert seats.finish().members == tuple(some(9))
+
+
+@pytest.mark.parametrize("share", [b"", bytes(32), b"\xff" * 33, bytes(1000)])
+def test_shares_that_are_none_do_no_harm_while_there_is_a_spare_one(share):
+    seats = answered(seated(9).until(Votes), [0], share)
     assert seats.finish().members == tuple(some(9))
 
 
