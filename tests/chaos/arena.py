@@ -15,7 +15,7 @@ from pathlib import Path
 from hansa import simulate
 from hansa.coordinator import config
 from hansa.coordinator.store import Store
-from hansa.core.job import Aggregation, Job, Privacy
+from hansa.core.job import Aggregation, Job, Privacy, Quantization, SecureAggregation
 from hansa.errors import StoreError, Unavailable
 from hansa.examples.heart.job import heart_job, heart_sites
 from hansa.examples.heart.task import HOSPITALS
@@ -40,9 +40,15 @@ Make = Callable[[int, int], Job]
 
 
 def plain_job(seed: int, rounds: int) -> Job:
-    """The heart job; a round counts only if all four hospitals take part."""
+    """The heart job without masks; a round counts only if all four hospitals take part."""
     job = heart_job(rounds=rounds, seed=seed)
-    return replace(job, rounds=replace(job.rounds, deadline=PATIENCE, quorum=len(HOSPITALS)))
+    return replace(
+        job,
+        rounds=replace(job.rounds, deadline=PATIENCE, quorum=len(HOSPITALS)),
+        aggregation=Aggregation(),
+        quantization=Quantization(),
+        secure_aggregation=SecureAggregation(),
+    )
 
 
 def private_job(seed: int, rounds: int) -> Job:
