@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from hansa.core.vector import Vector
 from hansa.secagg.masks import BLOCK_BYTES, apply, word
-from tests.support.cohort import masked_update
+from tests.support.cohort import masked_update, people
 
 MODULI = (16, 24, 32)
 SIZES = (1, 2, 3, 5, 7, 31, 1000, 5001)
@@ -136,9 +136,9 @@ def uncorrelated(one: Vector, other: Vector, bits: int) -> bool:
 def test_a_masked_update_is_uniform_and_tells_nothing_of_the_update_or_the_next_attempt(bits):
     """The vector is as unlike noise as can be: a ramp of small numbers. Both are masked twice."""
     size = 1 << 20
-    update = (np.arange(size) % 1000).astype(np.uint32)
-    first = masked_update(update, bits, attempt=0).astype(np.uint32)
-    second = masked_update(update, bits, attempt=1).astype(np.uint32)
+    folk, update = people(3), (np.arange(size) % 1000).astype(np.uint32)
+    first = masked_update(folk, update, bits, attempt=0).astype(np.uint32)
+    second = masked_update(folk, update, bits, attempt=1).astype(np.uint32)
     for masked in (first, second, (second - first) & np.uint32((1 << bits) - 1)):
         for byte in range(bits // 8):
             assert uniform(masked >> 8 * byte & 255, 256), f"byte {byte}"

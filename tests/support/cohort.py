@@ -222,10 +222,9 @@ def roster(session: Session, adverts: Iterable[Advert], name: str) -> Roster:
     )
 
 
-def masked_update(vector: Vector, bits: int, attempt: int) -> Vector:
-    """What a coordinator sees of one client's vector, the only one in a cohort that is not zero."""
+def masked_update(folk: People, vector: Vector, bits: int, attempt: int) -> Vector:
+    """What a coordinator sees of the vector of the first of some clients."""
     made = session(len(vector), bits, attempt=attempt)
-    folk = people(3)
     seats = table(made, folk)
     seats.clients["c00000"] = client_flow(made, folk.member("c00000"), vector)
     seats.step().step()
