@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,6 +116,22 @@ def test_a_sparse_graph_is_as_safe_and_as_likely_to_work_as_is_claimed(clients, 
     left = clients - int(rule.dropouts * clients + 1e-9)
     stuck = clients * hypergeom.cdf(scheme.threshold - 1, clients, left, scheme.degree)
     assert stuck <= 2.0**-CORRECTNESS_BITS
+
+
+@pytest.mark.parametrize("clients", [60, 100, 500])
+@pytest.mark.parametrize("rule", [Rule(0.0, 0.3, CURIOUS), Rule(0.05, 0.5, CURIOUS), *RULES])
+def test_a_sparse_graph_stays_connected_without_the_corrupt_and_the_dropouts(clients, rule):
+    """By exact binomials: a union bound over all pairs of clients that a cut would part."""
+    scheme = rule.scheme(clients)
+    bad = rule.corrupted(clients) + int(rule.dropouts * clients + 1e-9)
+
+    def cut(degree: int) -> float:
+        pairs = clients * (clients - degree - 1) // 2
+        return float(pairs * comb(bad, degree) / comb(clients, degree))
+
+    assert cut(scheme.degree) < 2.0 ** -(SAFETY_BITS + 1)
+    if scheme.threshold == 2:  # no other demand makes the degree as large as it is
+        assert cut(scheme.degree - 2) >= 2.0 ** -(SAFETY_BITS + 1)
 
 
 @given(st.integers(2, COMPLETE), st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.33]))
