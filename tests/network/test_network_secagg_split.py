@@ -196,12 +196,15 @@ def test_after_the_answer_and_for_an_attempt_that_was_begun_nothing_new_is_said(
             await federation.attending(VICTIM)
             roster = federation.coordinator.roster
             push, orders, votes = roster.push, list[pb.ToSite](), list[pb.ToSite]()
+            released = asyncio.Event()
 
             def pushing(site: str, message: pb.ToSite) -> bool:
                 if site != VICTIM:
                     return push(site, message)
                 if message.WhichOneof("body") == "work":
                     orders.append(message)
+                    if message.work.round.round > 0 and not released.is_set():
+                        return True  # the next order would end what the old one begins
                 done = push(site, message)
                 if message.secagg.HasField("votes"):
                     votes.append(message)
@@ -217,11 +220,18 @@ def test_after_the_answer_and_for_an_attempt_that_was_begun_nothing_new_is_said(
             await federation.reached(job_id, 1)
             agent = victim.agent
             assert isinstance(agent, Overheard)
-            for nonce in (orders[0].work.nonce, bytes(32)):
-                again = pb.ToSite()
-                again.CopyFrom(orders[0])
-                again.work.nonce = nonce
-                push(VICTIM, again)
+            for _ in range(200):  # while its first round is not over there, it says nothing at all
+                for nonce in (orders[0].work.nonce, bytes(32)):
+                    again = pb.ToSite()
+                    again.CopyFrom(orders[0])
+                    again.work.nonce = nonce
+                    push(VICTIM, again)
+                await asyncio.sleep(0.1)
+                if any(m.HasField("declined") for m in agent.said):
+                    break
+            released.set()
+            for order in orders[1:]:
+                push(VICTIM, order)
             await federation.ended(job_id)
             return agent.said
 
