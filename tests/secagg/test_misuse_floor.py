@@ -13,6 +13,7 @@ from hansa.secagg import (
     Fault,
     Floor,
     Member,
+    Misuse,
     Roster,
     Rule,
     Shares,
@@ -127,3 +128,12 @@ def test_what_counts_are_organisations_not_connections(floor, owners, fits):
         assert isinstance(seats.clients[ME].send(honest), Shares)
     else:
         tell(seats, honest, Fault.ORGANISATIONS)
+
+
+def test_where_everybody_can_be_seen_the_demanded_organisations_must_be_there() -> None:
+    """A cohort of three cannot come from four organisations, and is refused for that."""
+    floor = Floor(cohort=3, organisations=4)
+    with pytest.raises(Misuse) as caught:
+        floor.check_organisations(3, 3, everybody=True)
+    assert caught.value.fault is Fault.ORGANISATIONS
+    floor.check_organisations(3, 3, everybody=False)  # neighbours on a sparse graph: all different

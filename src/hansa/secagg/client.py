@@ -190,12 +190,14 @@ def _join(session: Session, member: Member, mine: Advert, roster: Roster) -> _Pl
     for other, advert in adverts.items():
         if advert.leaf(session) != leaves[other]:
             raise Misuse(Fault.ADVERTS, f"advert {other} is not the one that all were told of")
-    _check_people(session, member, adverts)
+    _check_people(session, member, adverts, everybody=scheme.complete)
     del adverts[number]
     return _Place(number, scheme, session.context(scheme, root), adverts)
 
 
-def _check_people(session: Session, member: Member, adverts: Mapping[int, Advert]) -> None:
+def _check_people(
+    session: Session, member: Member, adverts: Mapping[int, Advert], *, everybody: bool
+) -> None:
     """Each is somebody else, by the authority's word."""
     keys = [key for advert in adverts.values() for key in (advert.sealing_key, advert.masking_key)]
     names = {advert.name for advert in adverts.values()}
@@ -212,7 +214,7 @@ def _check_people(session: Session, member: Member, adverts: Mapping[int, Advert
         if organisation is None:
             raise Misuse(Fault.SIGNATURE, f"'{advert.name[:80]}'")
         organisations.add(organisation)
-    member.floor.check_organisations(len(organisations), len(adverts))
+    member.floor.check_organisations(len(organisations), len(adverts), everybody=everybody)
 
 
 # ------------------------------------------------------------------ shares and masks

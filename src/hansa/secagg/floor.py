@@ -68,9 +68,17 @@ class Floor:
                 f"{self.threshold:g} of them",
             )
 
-    def check_organisations(self, seen: int, clients: int) -> None:
-        """Raises Misuse if too few organisations are behind the clients that can be seen."""
-        least = min(self.organisations or self.cohort, clients)
+    def check_organisations(self, seen: int, clients: int, *, everybody: bool) -> None:
+        """Raises Misuse if too few organisations are behind the clients that can be seen.
+
+        Args:
+          seen: organisations.
+          clients: that can be seen; on a sparse graph there can be no more organisations.
+          everybody: whether the whole cohort can be seen.
+        """
+        least = self.organisations or self.cohort
+        if not everybody:
+            least = min(least, clients)
         if seen < least:
             raise Misuse(Fault.ORGANISATIONS, f"{seen}, demanded are {least}")
 

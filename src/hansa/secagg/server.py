@@ -163,6 +163,7 @@ def server_flow(
         lambda name, m: _check_answer(cohort, survivors, sharing, name, m),
     )
     yield from _ask(answers, lambda: _reconstructible(cohort, survivors, answers.replies))
+    _need(len(answers.replies), min(cohort.scheme.threshold, len(voting.replies)), "answered")
     commitments = {number: shares.commitment for number, shares in sharing.items()}
     revealed = {cohort.numbers[name]: answer for name, answer in answers.replies.items()}
     cancel(session, cohort, survivors, commitments, revealed, total)

@@ -225,6 +225,12 @@ class _Reader:
             raise self._error(key, f"{key} = {value!r} is not {kind}", f"write {key} = {example}")
         if isinstance(value, (int, float)) and value < 0:
             raise self._error(key, f"{key} = {value} is negative", "use 0 or more")
+        if key == "min_threshold" and value >= 1:
+            raise self._error(
+                key,
+                f"min_threshold = {value} cannot be exceeded",
+                "use a share below 1, such as 0.5",
+            )
         if key == "hours":
             try:
                 opening_hours(value)
@@ -239,6 +245,10 @@ class _Reader:
         if not isinstance(value, list) or not all(type(each) is kind for each in value):
             words, example = ("numbers", "[16, 24, 32]") if kind is int else ("texts", '["..."]')
             raise self._error(key, f"{key} is no list of {words}", f"write {key} = {example}")
+        if key == "moduli" and not 0 < len(set(value) & {16, 24, 32}) == len(value):
+            raise self._error(
+                key, f"moduli = {value!r} are not some of 16, 24 and 32", "write moduli = [32]"
+            )
         return tuple(value)
 
     def _error(self, key: str, message: str, fix: str) -> JobError:
