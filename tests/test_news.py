@@ -70,6 +70,10 @@ ENTRIES = {
         {"kind": "left", **ROUND, "bytes": 12345, "segments": {"delta": 3000, "weight": 1}},
         ("left", "heart-1 round 3: 12,345 bytes: delta 3,000, weight 1"),
     ),
+    "left under a mask": (
+        {"kind": "left", **ROUND, "bytes": 9, "segments": {"delta": 3}, "masked": True},
+        ("left", "heart-1 round 3: 9 bytes under a mask: delta 3"),
+    ),
     "received": ({"kind": "received", **ROUND, "reason": ""}, ("received", "heart-1 round 3")),
     "dropped": (
         {"kind": "dropped", **ROUND, "attempt": 2, "reason": WHY},

@@ -43,7 +43,8 @@ def entry_words(entry: Mapping[str, Any]) -> tuple[str, str]:
     where = f"{job} {round_words(entry)}"
     if kind == "left":
         parts = ", ".join(f"{name} {size:,}" for name, size in entry["segments"].items())
-        return kind, f"{where}: {entry['bytes']:,} bytes: {parts}"
+        hidden = " under a mask" if entry.get("masked") else ""
+        return kind, f"{where}: {entry['bytes']:,} bytes{hidden}: {parts}"
     return kind, where + _because(str(entry.get("reason", "")))
 
 

@@ -74,7 +74,10 @@ def test_a_coordinator_that_dies_begins_a_new_attempt(here: Arena, point: str, c
     assert traces.state.model_sha256 == simulate(wanted).model_sha256
 
 
-@pytest.mark.parametrize(("point", "counted"), [("sharing", False), ("voting", True)])
+@pytest.mark.parametrize(
+    ("point", "counted"),
+    [("sharing", False), ("masking", False), ("voting", True), ("answering", True)],
+)
 def test_a_site_that_is_killed_delays_a_round_by_its_absence_only(
     here: Arena, point: str, counted: bool
 ) -> None:
@@ -95,7 +98,7 @@ def test_a_site_that_is_killed_delays_a_round_by_its_absence_only(
     assert all(set(r.members) == set(HOSPITALS) for r in traces.records[1:])
 
 
-@pytest.mark.parametrize("point", ["begun", "sharing", "voting"])
+@pytest.mark.parametrize("point", ["begun", "sharing", "masking", "voting", "answering"])
 def test_a_site_that_is_started_again_declines_the_attempt_and_takes_part_in_the_next(
     here: Arena, point: str
 ) -> None:
@@ -111,7 +114,7 @@ def test_a_site_that_is_started_again_declines_the_attempt_and_takes_part_in_the
     first = traces.records[0]
     assert first.seconds < 5.0, "it was back, and said that it has no part"
     reasons = {d.client: d.reason for d in first.dropouts}
-    if point == "voting":
+    if point in ("voting", "answering"):
         assert reasons == {}
     else:
         assert reasons.keys() == {VICTIM}
