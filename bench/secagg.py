@@ -1,6 +1,6 @@
 """CPU seconds of masked sums, of all clients and the coordinator together; the speed of masks.
 
-    python bench/secagg.py [--quick] [--json] [--peers]
+    python bench/secagg.py [--quick] [--json] [--peers [--flower PYTHON]]
 
 All parties are in one process and take turns, so that what is measured is the protocol itself:
 keys, signatures, shares, masks, votes and what cancels masks, without a network. Each sum is
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +41,18 @@ RECORDED: Final = {
     "upload_ratio": 2.0,
 }
 """Measured once on two cores with Python 3.11, its own parties in one process; not run here."""
+
+
+def flower(python: str) -> dict[str, Any]:
+    """Flower's seconds for the settings that it is asked for, by its own Python."""
+    script = Path(__file__).with_name("flower_secagg.py")
+    found: dict[str, Any] = {"what": "flwr 1.42.0, SecAgg+, CPU seconds", "recorded": False}
+    for name, size in (("n50_d100k", 100_000), ("n50_d1.7M", 1_663_370)):
+        done = subprocess.run(
+            [python, script, "50", str(size)], check=True, capture_output=True, text=True
+        )
+        found[name] = json.loads(done.stdout)["cpu_seconds"]
+    return found
 
 
 SILOS = Rule(corrupt=0.1, dropouts=0.2, active=True)
@@ -203,15 +217,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="one setting by name")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each speed; 1 as it stands")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--peers", action="store_true", help="with recorded figures of others")
+    parser.add_argument("--peers", action="store_true", help="with figures of others, recorded")
+    parser.add_argument("--flower", help="a Python with Flower: its figures are measured instead")
     args = parser.parse_args(argv)
     found: dict[str, Any] = {}
     for key, figure in results(quick=args.quick, only=args.only, seconds=args.seconds):
         found[key] = round(figure, 4)
         print(f"{key}: {figure:.4g}", file=sys.stderr)
     if args.peers:
-        found["peers"] = [RECORDED]
-        print(f"peers: {RECORDED}", file=sys.stderr)
+        peer = flower(args.flower) if args.flower else RECORDED
+        found["peers"] = [peer]
+        print(f"peers: {peer}", file=sys.stderr)
     if args.json:
         print(json.dumps(found))
 
