@@ -119,6 +119,25 @@ def test_one_client_that_sends_anything_moves_the_model_no_further_than_the_hone
         trained(mean, InlineEngine(TOY, data))
 
 
+@pytest.mark.parametrize("segment", ["weight", "metrics"])
+@pytest.mark.parametrize("value", [2**31 - 1, 2**31])
+def test_a_group_whose_weight_or_metrics_cannot_be_is_left_out_and_the_round_counts(
+    segment: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one bad client could make every round void."""
+    honest = Mask.encode
+
+    def encode(self: Mask, update: Update, ctx: Context) -> Update:
+        sent = honest(self, update, ctx)
+        if ctx.client == NAMES[5]:
+            sent.segment(segment)[:] = value
+        return sent
+
+    monkeypatch.setattr(Mask, "encode", encode)
+    _, records = trained(grouped(), InlineEngine(TOY, data))
+    assert [record.void for record in records] == [False] * 3
+
+
 def absent(number: int, lost: int) -> tuple[set[str], Callable[[str], Split]]:
     """Two of three in some of the groups of a round: what is left of these shows nothing."""
     mask = mask_of(grouped())

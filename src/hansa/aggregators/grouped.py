@@ -36,6 +36,7 @@ class Grouped:
     | fewer than 3 left                        | RoundVoid                                 |
     | one whose members have no examples       | no say; its metric sums count             |
     | a minority anywhere in the ring          | within the range of the others            |
+    | weight or metrics that none can have     | left out, as if it had not come           |
     | the same ones in another order           | the same bits                             |
 
     Attributes:
@@ -117,15 +118,18 @@ class Grouped:
         Raises:
           RoundVoid: too few groups are left to tell a bad one.
         """
-        groups = sorted(partial.value, key=lambda group: group[0])
+        groups = []
+        for members, encoded in sorted(partial.value, key=lambda group: group[0]):
+            real = decode(SUM.finish(Partial(encoded, members), layout, facts))
+            if _honest(real, layout, facts, len(members)):
+                groups.append(real)
         if len(groups) < FEWEST:
             raise RoundVoid(
                 f"{len(groups)} groups are left, {FEWEST} are needed",
                 fix="wait for more clients; the next attempt draws other groups",
             )
         total, rows = np.zeros(layout.size, np.float64), []
-        for members, encoded in groups:
-            real = decode(SUM.finish(Partial(encoded, members), layout, facts))
+        for real in groups:
             weight = float(layout.slice(real, "weight")[0])
             for segment in layout.segments:
                 if segment.name != "delta":
@@ -136,3 +140,13 @@ class Grouped:
             weight = float(layout.slice(total, "weight")[0])
             fill(self.rule, layout.slice(total, "delta"), rows, weight)
         return total
+
+
+def _honest(real: Vector, layout: Layout, facts: Facts, members: int) -> bool:
+    """Whether honest clients can have such sums beside the delta, which the rule bears anyway."""
+    others = [segment for segment in layout.segments if segment.name != "delta" and segment.size]
+    return all(
+        facts[segment.name].possible(float(values.min()), float(values.max()), members)
+        for segment in others
+        for values in (layout.slice(real, segment.name),)
+    )

@@ -22,6 +22,11 @@ class Purpose(Enum):
     EVALUATE = "evaluate"
 
 
+def layout_of(plan: Plan, purpose: Purpose) -> Layout:
+    """Segments of a round's updates: a measurement has no delta."""
+    return plan.layout if purpose is Purpose.TRAIN else plan.layout.without("delta")
+
+
 @dataclass(frozen=True, slots=True)
 class RoundTask:
     """All that a client or a worker needs for one round. Public: it holds no data.
@@ -47,8 +52,7 @@ class RoundTask:
     @property
     def layout(self) -> Layout:
         """Segments of this round's updates: a measurement has no delta."""
-        whole = self.plan.layout
-        return whole if self.purpose is Purpose.TRAIN else whole.without("delta")
+        return layout_of(self.plan, self.purpose)
 
     @property
     def measured(self) -> bool:

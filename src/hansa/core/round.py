@@ -29,12 +29,6 @@ from hansa.errors import HansaError, RoundVoid
 
 _Result = TypeVar("_Result")
 
-_TAIL = 16.0
-"""Standard deviations of noise that no honest sum exceeds."""
-
-_ROUNDED = 1 + 1e-9
-"""What float64 can add to a bound."""
-
 
 @dataclass(frozen=True, slots=True)
 class TrainState:
@@ -315,9 +309,7 @@ def _check_sum(plan: Plan, layout: Layout, total: Vector, members: int) -> None:
         if spec.reader is not Reader.SUM or not segment.size:
             continue
         values = layout.slice(total, segment.name)
-        most = members * spec.peak + _TAIL * spec.noise * math.sqrt(members)
-        least = 0.0 if segment.name == "weight" else -most
-        if values.max() > most * _ROUNDED or values.min() < least * _ROUNDED:
+        if not spec.possible(float(values.min()), float(values.max()), members):
             raise RoundVoid(
                 f"the sum of the {segment.name} is beyond what {members} honest clients can send",
                 fix="find out which client sends updates beyond the plan's bounds",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from math import inf
+from math import inf, sqrt
+from typing import Final
+
+TAIL: Final = 16.0
+"""Standard deviations of noise that no honest sum exceeds."""
+
+ROUNDED: Final = 1 + 1e-9
+"""What float64 can add to a bound."""
 
 
 class Domain(Enum):
@@ -73,3 +80,14 @@ class UpdateSpec:
     reader: Reader = Reader.EACH
     quorum: int = 1
     noise: float = 0.0
+
+    def possible(self, least: float, most: float, members: int) -> bool:
+        """Whether honest clients can add up to a sum.
+
+        Args:
+          least: smallest coordinate of the sum, in model units.
+          most: the largest.
+          members: clients in the sum.
+        """
+        bound = (members * self.peak + TAIL * self.noise * sqrt(members)) * ROUNDED
+        return (0.0 if self.segment == "weight" else -bound) <= least and most <= bound

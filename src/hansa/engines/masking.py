@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hansa.aggregators.grouped import Grouped
-from hansa.core.contribute import Purpose, RoundTask
+from hansa.core.contribute import Purpose, RoundTask, layout_of
 from hansa.core.parts import Partial
 from hansa.core.plan import Plan
-from hansa.core.vector import Layout, Vector
+from hansa.core.vector import Vector
 from hansa.secagg.session import Session
 from hansa.stages.mask import Mask
 
@@ -52,11 +52,6 @@ def session_of(
         rule=mask.rule,
         nonce=nonce.hex(),
     )
-
-
-def layout_of(plan: Plan, purpose: Purpose) -> Layout:
-    """Segments of a round's updates: a measurement has no delta."""
-    return plan.layout if purpose is Purpose.TRAIN else plan.layout.without("delta")
 
 
 def groups_of(task: RoundTask, mask: Mask, cohort: Sequence[str]) -> list[tuple[str, ...]]:

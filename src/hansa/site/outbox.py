@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from hansa.core.contribute import Purpose
+from hansa.core.contribute import Purpose, layout_of
 from hansa.core.plan import Plan
 from hansa.core.vector import Layout, Vector
 from hansa.errors import HansaError, IdentityError, RoundVoid, Unavailable, UpdateRejected
@@ -46,9 +46,8 @@ class Package:
     @classmethod
     def of(cls, federation: str, site: str, plan: Plan, order: pb.Work, vector: Vector) -> Package:
         """The encoded update of a round."""
-        name, layout = order.round, plan.layout
-        if name.purpose == Purpose.EVALUATE.value:
-            layout = layout.without("delta")
+        name = order.round
+        layout = layout_of(plan, Purpose(name.purpose))
         content = Encoding.of(plan.facts).write(vector)
         sha256 = hashlib.sha256(content).hexdigest()
         header = pb.DeliverHeader(

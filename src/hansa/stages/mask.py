@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hansa.core.parts import Context, Facts, Role, Stage, Update
+from hansa.core.parts import Context, Facts, Role, Update
 from hansa.core.plan import Plan
 from hansa.core.spec import Domain, Held, Reader, UpdateSpec
 from hansa.core.vector import Layout, Vector
@@ -76,11 +75,13 @@ class Mask:
                 f"set rounds.quorum to at least {2 * self.groups}"
                 + (", or form fewer groups" if self.groups > 1 else ""),
             )
-        for clients in (spec.cohort, min(spec.quorum, spec.cohort)):
-            try:
-                self.rule.scheme(clients)
-            except Refused as error:
-                raise PlanError(self, error.message, error.fix) from error
+        fewest = min(spec.quorum, spec.cohort)
+        try:
+            self.scheme(spec.cohort)
+            self.scheme(fewest)
+            self.tolerated(spec.cohort, fewest)  # and every cohort between them
+        except Refused as error:
+            raise PlanError(self, error.message, error.fix) from error
         return replace(spec, reader=Reader.SUM, held=Held.HONEST)
 
     def encode(self, update: Update, ctx: Context) -> Update:  # noqa: ARG002  # the seam's signature
@@ -146,9 +147,4 @@ class Mask:
 
 def mask_of(plan: Plan) -> Mask | None:
     """The stage that hides a plan's updates; None if the coordinator can read each."""
-    return find_mask(plan.parts.stages)
-
-
-def find_mask(stages: Sequence[Stage]) -> Mask | None:
-    """The stage that hides updates, among others."""
-    return next((stage for stage in stages if isinstance(stage, Mask)), None)
+    return next((stage for stage in plan.parts.stages if isinstance(stage, Mask)), None)
