@@ -14,6 +14,7 @@ import pytest
 
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.assembly import METRICS_PER_EXAMPLE, build
 from hansa.core.job import (
     Aggregation,
     Cohort,
@@ -28,7 +29,7 @@ from hansa.core.vector import Schema, Tensor
 from hansa.errors import PlanRefused
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
-from hansa.recipes import METRICS_PER_EXAMPLE, build, compile_plan, resolve
+from hansa.recipes import compile_plan, resolve
 from hansa.samplers import Everyone, FixedSize, Poisson
 from hansa.simulation import simulate
 from hansa.stages.clip import Clip

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hansa.algorithms import fedadam, fedavg
+from hansa.assembly import build
 from hansa.core import canonical, events
 from hansa.core.events import Gaussian, NonPrivate, PoissonSampled, SelfComposed
 from hansa.core.job import Aggregation, Cohort, Privacy, Quantization, Rounds
@@ -20,7 +21,7 @@ from hansa.core.plan import FORMAT, check, whole_job
 from hansa.core.spec import Divisor, Domain, Held
 from hansa.core.vector import Schema, Tensor
 from hansa.privacy.accountants import DpAccounting
-from hansa.recipes import build, compile_plan, resolve
+from hansa.recipes import compile_plan, resolve
 from tests.support.toy import FACTS, job, plan
 
 GAUSSIAN = Privacy(mechanism="gaussian", clip=1.0, noise_multiplier=2.0, delta=1e-5)

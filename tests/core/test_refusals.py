@@ -10,6 +10,7 @@ import pytest
 
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.assembly import build
 from hansa.core.events import Laplace, PoissonSampled, compose
 from hansa.core.job import (
     Aggregation,
@@ -26,7 +27,7 @@ from hansa.core.spec import Divisor
 from hansa.errors import PlanError, PlanRefused
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.privacy.accountants import DpAccounting
-from hansa.recipes import build, compile_plan
+from hansa.recipes import compile_plan
 from hansa.stages.clip import Clip
 from hansa.stages.quantize import Quantize
 from hansa.stages.weight import Weight

@@ -1,0 +1,168 @@
+"""From the words of a job to the parts that run: everything that is composed, at one glance.
+
+[algorithm]     Algorithm: client work, server optimizer
+[cohort]        Everyone | Poisson | FixedSize
+[aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one
+[privacy]                  Clip(metrics)    where the metric sums need a bound
+[quantization]             Quantize         if the job has a step, after Rotate if it says so
+[secure_aggregation]       Mask             if it is enabled
+[aggregation]   Mean | Median | TrimmedMean | Grouped
+[privacy]       NoNoise | CentralGaussian | DistributedGaussian
+
+Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from hansa.aggregators.grouped import Grouped
+from hansa.aggregators.linear import Mean
+from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.core.job import Job
+from hansa.core.parts import Aggregator, ClientSampler, Mechanism, Parts, Stage
+from hansa.core.spec import Divisor
+from hansa.mechanisms.distributed import DistributedGaussian
+from hansa.mechanisms.gaussian import CentralGaussian
+from hansa.mechanisms.none import NoNoise
+from hansa.samplers import Everyone, FixedSize, Poisson
+from hansa.shares import Shares
+from hansa.stages.clip import Clip
+from hansa.stages.mask import Mask
+from hansa.stages.quantize import Quantize, fits, smallest_step
+from hansa.stages.rotate import Rotate, reach
+from hansa.stages.weight import Weight
+
+METRICS_PER_EXAMPLE = 16.0
+"""Norm of one example's metric sums that fits under `aggregation.max_weight` without scaling.
+
+An example adds its loss twice and a handful of ones (counts, a hit, a place in a histogram): with
+a loss of up to 10 nats its norm is about 14.5. A client with more is scaled down as a whole.
+"""
+
+
+def build(job: Job, size: int = 1) -> Parts:
+    """The parts that a job's words stand for, in order, for a model of `size` parameters.
+
+    Nothing is checked here.
+    """
+    sampler = sampler_of(job)
+    return Parts(
+        algorithm=job.algorithm,
+        sampler=sampler,
+        stages=tuple(_stages(job, sampler, size)),
+        aggregator=_aggregator(job),
+        mechanism=_mechanism(job, sampler),
+    )
+
+
+def sampler_of(job: Job) -> ClientSampler:
+    """Who takes part."""
+    cohort = job.cohort
+    match cohort.sampler:
+        case "everyone":
+            return Everyone(cohort.population)
+        case "poisson":
+            return Poisson(cohort.rate, cohort.population, cohort.cap)
+        case "fixed":
+            return FixedSize(cohort.size, cohort.population, cohort.over_selection)
+
+
+def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
+    weight = weight_of(job)
+    yield weight
+    clip, metrics_clip = clip_of(job), _metrics_clip(job)
+    if clip:
+        yield Clip(clip)
+    if metrics_clip:
+        yield Clip(metrics_clip, "metrics")
+    if distributed(job):
+        shares = Shares(job, sampler, weight, size)
+        yield shares.rotation
+        yield shares.stage
+    elif job.quantization.step:
+        if job.quantization.rotate and clip:
+            norm = clip * weight.bound
+            yield Rotate(job.seed, reach(norm, size, max(sampler.cap, 1)))
+        bits, cohort = job.quantization.bits, max(sampler.cap, 1)
+        yield Quantize(
+            step=job.quantization.step,
+            weight_step=_binary_step(cohort, weight.bound, bits, at_least=1.0),
+            metrics_step=_binary_step(cohort, metrics_clip, bits),
+            bits=bits,
+        )
+    mask = mask_stage(job)
+    if mask is not None:
+        yield mask
+
+
+def _aggregator(job: Job) -> Aggregator:
+    if job.aggregation.rule == "mean":
+        return Mean(Divisor.FIXED if private(job) else Divisor.REALISED)
+    rule = Median() if job.aggregation.rule == "median" else TrimmedMean(job.aggregation.trim)
+    groups = job.secure_aggregation.groups
+    return Grouped(rule, groups) if groups else rule
+
+
+def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
+    if not private(job):
+        return NoNoise()
+    privacy = job.privacy
+    if distributed(job):
+        return DistributedGaussian(privacy.colluding, sampler.relation)
+    return CentralGaussian(
+        privacy.noise_multiplier, privacy.metrics_noise_multiplier, sampler.relation
+    )
+
+
+def private(job: Job) -> bool:
+    """Whether the job asks for differential privacy."""
+    return job.privacy.mechanism != "none"
+
+
+def distributed(job: Job) -> bool:
+    """Whether the clients add the noise, and only its sum counts."""
+    return job.privacy.mechanism == "distributed"
+
+
+def weight_of(job: Job) -> Weight:
+    """How much a client counts."""
+    return Weight(job.aggregation.weighting, job.aggregation.max_weight or math.inf)
+
+
+def mask_stage(job: Job) -> Mask | None:
+    """What hides single updates, if the job wants it."""
+    masks = job.secure_aggregation
+    if not masks.enabled:
+        return None
+    return Mask(
+        masks.corrupt, masks.dropouts, active=masks.adversary == "active", groups=masks.groups or 1
+    )
+
+
+def clip_of(job: Job) -> float:
+    """Norm bound of one client's delta; 0 = none."""
+    return job.privacy.clip if private(job) else job.aggregation.clip
+
+
+def _metrics_clip(job: Job) -> float:
+    """Norm bound of one client's metric sums; 0 = none.
+
+    Noise needs a bound, and so does a ring. Without privacy a generous one is derived from the
+    most examples that a client counts for.
+    """
+    if private(job):
+        return job.privacy.metrics_clip
+    return METRICS_PER_EXAMPLE * job.aggregation.max_weight if job.quantization.step else 0.0
+
+
+def _binary_step(cohort: int, peak: float, bits: int, at_least: float = 0.0) -> float:
+    """The smallest power of two that is a legal step; where none is, the plan says why."""
+    smallest = smallest_step(cohort, peak, bits) if 0 < peak < math.inf else math.inf
+    if math.isinf(smallest):
+        return 1.0
+    step = max(at_least, 2.0 ** math.floor(math.log2(smallest)))
+    while not fits(cohort, peak, step, bits):
+        step *= 2
+    return step

@@ -1,0 +1,148 @@
+"""Words of a job that are missing, or that other words contradict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from hansa.assembly import clip_of, distributed, mask_stage, private, sampler_of, weight_of
+from hansa.core.job import Job
+from hansa.core.plan import quorum_of
+from hansa.errors import PlanError, Refused
+from hansa.figures import round_up
+
+
+def contradictions(job: Job) -> list[PlanError]:
+    """All that is wrong with the words of a job, each by itself a known word."""
+    return [*_privacy_errors(job), *_cohort_errors(job), *_words_without_effect(job)]
+
+
+def _privacy_errors(job: Job) -> Iterable[PlanError]:
+    privacy = job.privacy
+    if not private(job):
+        given = [word for word in _PRIVACY_NUMBERS if getattr(privacy, word)]
+        if given:
+            yield PlanError(
+                "privacy",
+                f"{' and '.join(given)} without a mechanism would protect nobody",
+                'set privacy.mechanism = "gaussian", or leave the section out',
+            )
+        return
+    if not privacy.clip > 0:
+        yield PlanError("privacy.clip", "is missing", "set the norm bound of one client's delta")
+    if job.aggregation.clip:
+        yield PlanError(
+            "aggregation.clip",
+            "is a second norm bound beside privacy.clip",
+            "leave aggregation.clip out",
+        )
+    if not 0 < privacy.delta < 1 / max(job.cohort.population, 1):
+        yield PlanError(
+            "privacy.delta",
+            f"of {privacy.delta:g} is no promise to one of {job.cohort.population} clients",
+            f"set it to at most {max(job.cohort.population, 2) ** -1.1:.1g}",
+        )
+    if not (privacy.epsilon or privacy.noise_multiplier):
+        yield PlanError(
+            "privacy",
+            "names neither epsilon nor noise_multiplier",
+            "set privacy.epsilon, and the noise is found from it",
+        )
+    if distributed(job):
+        yield from _distributed_errors(job)
+        return
+    if bool(privacy.metrics_clip) != bool(privacy.metrics_noise_multiplier):
+        yield PlanError(
+            "privacy.metrics_clip",
+            "and metrics_noise_multiplier belong together: metrics leave clipped and noised, or "
+            "not at all",
+            "set both, or neither",
+        )
+
+
+_PRIVACY_NUMBERS = (
+    "clip",
+    "epsilon",
+    "delta",
+    "noise_multiplier",
+    "metrics_clip",
+    "metrics_noise_multiplier",
+)
+"""What `[privacy]` says in numbers; 0 stands for not given."""
+
+
+def _distributed_errors(job: Job) -> Iterable[PlanError]:
+    """What noise of the clients' own cannot be combined with."""
+    if job.privacy.metrics_clip or job.privacy.metrics_noise_multiplier:
+        yield PlanError(
+            "privacy.metrics_clip",
+            "has no distributed noise yet, and the coordinator would read the sum without any",
+            "leave metrics_clip and metrics_noise_multiplier out",
+        )
+    if job.cohort.sampler != "everyone":
+        yield PlanError(
+            "cohort.sampler",
+            f'"{job.cohort.sampler}" amplifies nothing against a coordinator that knows the '
+            "cohort, and it is the coordinator that distributed noise is for",
+            'set cohort.sampler = "everyone", or privacy.mechanism = "gaussian"',
+        )
+    yield from _colluding_errors(job)
+    if math.isinf(weight_of(job).bound):
+        yield PlanError(
+            "aggregation.max_weight",
+            "is missing: without it one client can outweigh all noise",
+            'set aggregation.weighting = "uniform", or aggregation.max_weight',
+        )
+
+
+def _colluding_errors(job: Job) -> Iterable[PlanError]:
+    """Whoever breaks the masks sees updates with one share of noise: the masks must hold, too."""
+    sampler, colluding = sampler_of(job), job.privacy.colluding
+    quorum, mask = quorum_of(job, sampler), mask_stage(job)
+    if mask is None:
+        return  # the mechanism says that updates can be read
+    try:
+        held = mask.tolerated(max(sampler.cap, 1), quorum)
+    except Refused:
+        return  # the mask says so itself
+    if held < colluding:
+        yield PlanError(
+            "privacy.colluding",
+            f"counts with {colluding} clients that collude, the masks hold against {held}",
+            f"set secure_aggregation.corrupt to at least {round_up(colluding / quorum)!r}, or "
+            "a larger rounds.quorum",
+        )
+
+
+def _cohort_errors(job: Job) -> Iterable[PlanError]:
+    """Words that belong to another sampler would be ignored in silence."""
+    cohort = job.cohort
+    given = {
+        "rate": ("poisson", cohort.rate != 0),
+        "cap": ("poisson", cohort.cap != 0),
+        "size": ("fixed", cohort.size != 0),
+        "over_selection": ("fixed", cohort.over_selection != 1),
+    }
+    for word, (sampler, present) in given.items():
+        if present and cohort.sampler != sampler:
+            yield PlanError(
+                f"cohort.{word}",
+                f'means nothing to sampler = "{cohort.sampler}"',
+                f'leave it out, or set cohort.sampler = "{sampler}"',
+            )
+
+
+def _words_without_effect(job: Job) -> Iterable[PlanError]:
+    """Words that another word must stand beside."""
+    if job.quantization.rotate and not (clip_of(job) and (job.quantization.step or private(job))):
+        yield PlanError(
+            "quantization.rotate",
+            "spreads deltas for a ring that holds them, and there is no ring or no norm bound",
+            "set quantization.step and aggregation.clip, or leave it out",
+        )
+    if job.secure_aggregation.groups and job.aggregation.rule == "mean":
+        yield PlanError(  # sums of groups tell more than one sum
+            "secure_aggregation.groups",
+            "shows the sums of groups, and a mean needs only the sum of all",
+            'leave it out, or set aggregation.rule = "median"',
+        )
