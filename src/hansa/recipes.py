@@ -134,7 +134,7 @@ def _event(job: Job, sampler: ClientSampler, noise: float) -> Event:
     released: list[Event] = [Gaussian(noise)]
     if job.privacy.metrics_clip:
         released.append(Gaussian(job.privacy.metrics_noise_multiplier))
-    return whole_job(job, sampler.amplify(events.compose(*released)))
+    return whole_job(job, sampler, sampler.amplify(events.compose(*released)))
 
 
 def _counted(job: Job, parts: Parts, size: int) -> tuple[Accountant, float]:

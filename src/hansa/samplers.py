@@ -60,7 +60,7 @@ class Everyone:
         """Raises PlanError if there is nobody."""
         _check_population(self, self.population)
 
-    def draw(self, population: Sequence[str], key: ReplayKey) -> tuple[str, ...]:  # noqa: ARG002  # the seam's signature
+    def draw(self, population: Sequence[str], key: ReplayKey, number: int = 0) -> tuple[str, ...]:  # noqa: ARG002  # the seam's signature
         """Everyone who is there.
 
         Raises:
@@ -72,6 +72,10 @@ class Everyone:
     def amplify(self, event: Event) -> Event:
         """The event itself."""
         return event
+
+    def participations(self, rounds: int) -> int:
+        """All of them."""
+        return rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class Poisson:
                 f"set cohort.cap to at least {min(least, self.population)}, or to 0",
             )
 
-    def draw(self, population: Sequence[str], key: ReplayKey) -> tuple[str, ...]:
+    def draw(self, population: Sequence[str], key: ReplayKey, number: int = 0) -> tuple[str, ...]:  # noqa: ARG002  # all rounds are alike
         """Those who were drawn, in the population's order; possibly nobody.
 
         Raises:
@@ -165,6 +169,10 @@ class Poisson:
         return TruncatedSubsampledGaussian(
             self.population, self.rate, self.limit, gaussian.noise_multiplier
         )
+
+    def participations(self, rounds: int) -> int:
+        """All of them: chance keeps nobody out."""
+        return rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +228,7 @@ class FixedSize:
                 "set cohort.over_selection to at least 1",
             )
 
-    def draw(self, population: Sequence[str], key: ReplayKey) -> tuple[str, ...]:
+    def draw(self, population: Sequence[str], key: ReplayKey, number: int = 0) -> tuple[str, ...]:  # noqa: ARG002  # all rounds are alike
         """Those who were drawn, in the population's order.
 
         Raises:
@@ -246,6 +254,10 @@ class FixedSize:
                 "set cohort.over_selection = 1",
             )
         return SampledWithoutReplacement(self.population, self.size, event)
+
+    def participations(self, rounds: int) -> int:
+        """All of them: chance keeps nobody out."""
+        return rounds
 
     @property
     def _over(self) -> bool:

@@ -208,7 +208,7 @@ def test_metrics_of_a_private_job_are_charged_with_every_round_and_once_more():
     assert measured.charges == 4
     assert measured.measures
     assert measured.facts["metrics"].l2 == pytest.approx(9.0)
-    assert whole_job(measured.job, measured.round_event) == measured.event
+    assert whole_job(measured.job, measured.parts.sampler, measured.round_event) == measured.event
 
 
 def test_a_plan_without_privacy_reveals_everything():

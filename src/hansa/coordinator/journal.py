@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,8 @@ class StoreJournal:
         key = RoundKey(self.job, record.purpose, record.round, record.attempt)
         row = await self._closed(record, state, self.receipts(key))
         self.on_close(key)
-        return _state_of(row, state.server, self.blobs, known=True)
+        after = _state_of(row, state.server, self.blobs, known=True)
+        return replace(after, memory=state.memory)
 
     async def _closed(
         self, record: RoundRecord, state: TrainState, receipts: Mapping[str, str]
@@ -94,6 +95,7 @@ class StoreJournal:
             server_sha256s=server,
             best=state.best,
             stale=state.stale,
+            clip=state.clip,
         )
         self.store.close_round(self.job, record, row, self.clock(), receipts)
         return row
@@ -121,4 +123,5 @@ def _state_of(row: StateRow, like: tuple[Vector, ...], blobs: Blobs, *, known: b
         ),
         best=row.best,
         stale=row.stale,
+        clip=row.clip,
     )

@@ -192,7 +192,7 @@ def _without_seconds(record: RoundRecord) -> str:
 
 
 def _metrics(state: StateRow) -> tuple[object, ...]:
-    return state.server_sha256s, number_text(state.best), state.stale
+    return state.server_sha256s, number_text(state.best), state.stale, number_text(state.clip)
 
 
 def _some(names: frozenset[str] | set[str]) -> str:

@@ -244,6 +244,7 @@ class StateRow:
       server_sha256s: the server optimizer's vectors.
       best: best value of the watched metric.
       stale: measurements since then.
+      clip: norm bound of the next round, where it adapts.
     """
 
     round: int
@@ -252,6 +253,7 @@ class StateRow:
     server_sha256s: tuple[str, ...]
     best: float | None
     stale: int
+    clip: float | None = None
 
 
 # ------------------------------------------------------------------ trails

@@ -148,6 +148,14 @@ states = Table(
     Column("server_json", Text, nullable=False),
     Column("best_json", Text, nullable=False),
     Column("stale", Integer, nullable=False),
+    Column("clip_json", Text, nullable=False, server_default="null"),
+)
+
+noise_keys = Table(
+    "noise_keys",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("key", Text, nullable=False),
 )
 
 rounds = Table(

@@ -253,6 +253,7 @@ def _state(connection: Connection, job: str) -> StateRow | None:
         tuple(json.loads(row.server_json)),
         number_of(row.best_json),
         row.stale,
+        number_of(row.clip_json),
     )
 
 
@@ -268,6 +269,7 @@ def _advance(
         "server_json": canonical.dumps(after.server_sha256s),
         "best_json": number_text(after.best),
         "stale": after.stale,
+        "clip_json": number_text(after.clip),
     }
     if before is None:
         connection.execute(insert(table).values(job=job, **values))

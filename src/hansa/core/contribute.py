@@ -24,7 +24,9 @@ class Purpose(Enum):
 
 def layout_of(plan: Plan, purpose: Purpose) -> Layout:
     """Segments of a round's updates: a measurement has no delta."""
-    return plan.layout if purpose is Purpose.TRAIN else plan.layout.without("delta")
+    if purpose is Purpose.TRAIN:
+        return plan.layout
+    return plan.layout.without("delta").without("within")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class RoundTask:
       params: (d,) float32 parameters; nobody writes to them.
       model: SHA-256 of `params`.
       key: the job's replay key.
+      clip: norm bound of this round, where it adapts.
     """
 
     plan: Plan
@@ -48,6 +51,7 @@ class RoundTask:
     params: Vector
     model: str
     key: ReplayKey
+    clip: float | None = None
 
     @property
     def layout(self) -> Layout:
@@ -78,7 +82,7 @@ def contribute(
       noise: where noise of the client's own comes from; in a simulation it derives from the key.
     """
     key = task.key.derive("round", task.round, task.purpose.value, "client", client)
-    ctx = Context(client, task.round, key, model, noise)
+    ctx = Context(client, task.round, key, model, noise, task.clip)
     layout = task.layout
     update = Update(np.zeros(layout.size, np.float32), layout)
     sums = update.segment("metrics")

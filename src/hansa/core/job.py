@@ -93,6 +93,11 @@ class Privacy(_Words):
         what they know with the coordinator.
       metrics_clip: norm bound of one client's metric sums; 0 = no metrics leave the sites.
       metrics_noise_multiplier: noise of the metric sums relative to their sensitivity.
+      clip_quantile: share of the clients whose deltas should be within the norm bound, which then
+        adapts from `clip` on; 0 = `clip` is the bound of all rounds.
+      clip_learning_rate: how fast the bound adapts.
+      clip_noise: standard deviation of the noise on the number of clients within the bound; 0 = a
+        twentieth of the clients expected in a round.
     """
 
     unit: Literal["client"] = "client"
@@ -104,6 +109,9 @@ class Privacy(_Words):
     colluding: int = 1
     metrics_clip: float = 0.0
     metrics_noise_multiplier: float = 0.0
+    clip_quantile: float = 0.0
+    clip_learning_rate: float = 0.2
+    clip_noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,15 +211,16 @@ class TaskFacts:
     metrics: tuple[Metric, ...]
     digest: str
 
-    def layout(self, *, with_metrics: bool) -> Layout:
+    def layout(self, *, with_metrics: bool, with_within: bool = False) -> Layout:
         """The segments of a training update: delta, weight, metric sums.
 
-        The first two metric sums are the total and the count of the training loss.
+        The first two metric sums are the total and the count of the training loss. Where the norm
+        bound adapts, one more says whether the delta was within it.
         """
         sums = 2 + sum(metric.size for metric in self.metrics) if with_metrics else 0
-        return Layout(
-            (Segment("delta", self.schema.size), Segment("weight", 1), Segment("metrics", sums))
-        )
+        segments = (Segment("delta", self.schema.size), Segment("weight", 1))
+        within = (Segment("within", 1),) if with_within else ()
+        return Layout((*segments, Segment("metrics", sums), *within))
 
 
 def facts_of_json(value: Json) -> TaskFacts:

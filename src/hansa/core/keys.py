@@ -8,9 +8,12 @@ takes its noise from `NoiseSource` only.
 from __future__ import annotations
 
 import hashlib
+import hmac
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -35,6 +38,13 @@ class Noise(Protocol):
 
     def words(self, *path: str | int) -> Words:
         """Random bits for one purpose, for samplers that compute in integers."""
+
+
+class KeyedNoise(Noise, Protocol):
+    """Noise that whoever holds its key can draw again, one stream for each purpose."""
+
+    def derive(self, *path: str | int) -> KeyedNoise:
+        """The noise for one purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ class NoiseSource:
         """
         samples = np.empty(size, np.float64)
         for block in blocks(size):
-            samples[block] = _box_muller(block.stop - block.start)
+            samples[block] = _box_muller(block.stop - block.start, os.urandom)
         return samples
 
     def words(self, *path: str | int) -> Words:  # noqa: ARG002  # every draw is new, whatever for
@@ -105,9 +115,55 @@ class NoiseSource:
         return lambda size: np.frombuffer(os.urandom(8 * size), np.uint64)
 
 
-def _box_muller(size: int) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True)
+class SecretNoise:
+    """Noise from a secret key: unknown to everybody else, the same again for who holds the key.
+
+    Correlated noise needs it: the noise of one round must be known in the rounds that follow, also
+    after a crash. The streams are those of SHAKE-256 (FIPS 202), an extendable-output function.
+
+    Attributes:
+      key: 32 secret bytes, from the operating system's entropy, used for one run of one job.
+    """
+
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def fresh(cls) -> SecretNoise:
+        """A new key."""
+        return cls(os.urandom(32))
+
+    @property
+    def replayable(self) -> bool:
+        """False: the key is secret."""
+        return False
+
+    def derive(self, *path: str | int) -> SecretNoise:
+        """The noise for one purpose, such as `("row", 3)`."""
+        text = canonical.dumps(["hansa/noise", *path]).encode("ascii")
+        return SecretNoise(hmac.digest(self.key, text, "sha256"))
+
+    def normal(self, size: int) -> NDArray[np.float64]:
+        """(size,) standard normal samples, as those of `NoiseSource`."""
+        samples = np.empty(size, np.float64)
+        for number, block in enumerate(blocks(size)):
+            size = block.stop - block.start
+            samples[block] = _box_muller(size, partial(_secret_bytes, self.key, number))
+        return samples
+
+    def words(self, *path: str | int) -> Words:
+        """The words for one purpose; each call gives the next ones."""
+        key, calls = self.derive("words", *path).key, itertools.count()
+        return lambda size: np.frombuffer(_secret_bytes(key, next(calls), 8 * size), np.uint64)
+
+
+def _secret_bytes(key: bytes, block: int, size: int) -> bytes:
+    return hashlib.shake_256(key + block.to_bytes(8, "big")).digest(size)
+
+
+def _box_muller(size: int, random: Callable[[int], bytes]) -> NDArray[np.float64]:
     half = (size + 1) // 2
-    bits = np.frombuffer(os.urandom(16 * half), np.uint64) >> np.uint64(11)
+    bits = np.frombuffer(random(16 * half), np.uint64) >> np.uint64(11)
     uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53  # inside (0, 1): the logarithm exists
     radius = np.sqrt(-2.0 * np.log(uniform[:half]))
     angle = (2.0 * np.pi) * uniform[half:]

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from numpy.typing import NDArray
 
 from hansa.core.events import Event
-from hansa.core.keys import Noise, ReplayKey
+from hansa.core.keys import KeyedNoise, Noise, ReplayKey
 from hansa.core.metrics import Metric, Outputs
 from hansa.core.spec import UpdateSpec
 from hansa.core.vector import Layout, Schema, Vector
@@ -100,6 +100,7 @@ class Context:
       model: the mathematics of the task.
       noise: where the client's own noise comes from; None in a simulation, where it derives from
         the key. A real site hands in `NoiseSource()`.
+      clip: norm bound of this round, where it adapts; None where it is fixed.
     """
 
     client: str
@@ -107,6 +108,7 @@ class Context:
     key: ReplayKey
     model: Model
     noise: Noise | None = None
+    clip: float | None = None
 
 
 class ClientWork(Protocol[State]):
@@ -183,6 +185,27 @@ class Stage(Protocol):
 
     def decode(self, total: Vector, layout: Layout) -> Vector:
         """The server's half, on the sum; `total` is consumed."""
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """A stage whose norm bound C follows the updates; facts are then in units of C.
+
+    Clients send their delta divided by C, and in the segment `within` whether it was within C.
+    """
+
+    @property
+    def start(self) -> float:
+        """C of the first round, in model units."""
+
+    def next(self, clip: float, within: float, clients: float) -> float:
+        """C of the next round.
+
+        Args:
+          clip: C of this round.
+          within: the public sum of the segment `within`.
+          clients: expected number of clients in a round.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +313,26 @@ class Mechanism(Protocol):
         """The public form of one segment of the sum; `total` is consumed."""
 
 
+@runtime_checkable
+class Correlated(Mechanism, Protocol):
+    """A mechanism whose noise on the delta in one round depends on that of the rounds before.
+
+    The noise of all rounds derives from one secret key, so that the key is all that must be kept:
+    whoever goes on after a crash computes the same noise again.
+    """
+
+    def remember(self, spec: UpdateSpec, rows: int, noise: KeyedNoise) -> Any:
+        """What the noise of the next release needs, after `rows` releases; computed anew."""
+
+    def correlate(
+        self, memory: Any, row: int, total: Vector, spec: UpdateSpec, noise: KeyedNoise
+    ) -> tuple[Any, Vector]:
+        """The memory after release number `row`, from 0, and its public form.
+
+        `memory` and `total` are consumed.
+        """
+
+
 class ClientSampler(Protocol):
     """Who takes part in a round. Claims amplification only for what it really does."""
 
@@ -312,11 +355,14 @@ class ClientSampler(Protocol):
     def check(self) -> None:
         """Raises PlanError if the sampler cannot do what it promises."""
 
-    def draw(self, population: Sequence[str], key: ReplayKey) -> tuple[str, ...]:
-        """The cohort of one round, in the population's order."""
+    def draw(self, population: Sequence[str], key: ReplayKey, number: int = 0) -> tuple[str, ...]:
+        """The cohort of round `number`, in the population's order."""
 
     def amplify(self, event: Event) -> Event:
         """What `event` costs a unit that may not have been drawn."""
+
+    def participations(self, rounds: int) -> int:
+        """Most of so many consecutive rounds in which one client can take part."""
 
 
 class Accountant(Protocol):

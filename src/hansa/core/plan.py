@@ -22,6 +22,7 @@ from hansa.core.job import Job, TaskFacts
 from hansa.core.metrics import Floats, values
 from hansa.core.parts import (
     Accountant,
+    Adapts,
     Aggregator,
     ClientSampler,
     Facts,
@@ -97,6 +98,14 @@ class Plan:
     cost: Cost
     digest: str = field(default="")
 
+    def charge(self, number: int) -> Event:
+        """What release number `number`, from 0, adds to what the releases before it revealed.
+
+        Nothing if nobody can have taken part once more often than before.
+        """
+        often = self.parts.sampler.participations
+        return self.round_event if often(number + 1) > often(number) else events.NoOp()
+
     @property
     def private(self) -> bool:
         """Whether what is released carries a differential-privacy guarantee."""
@@ -104,8 +113,13 @@ class Plan:
 
     @property
     def charges(self) -> int:
-        """How many releases the job declares: what its privacy budget covers."""
-        return releases(self.job)
+        """How many releases that cost privacy the job declares: what its own budget covers."""
+        return self.parts.sampler.participations(releases(self.job))
+
+    @property
+    def adapts(self) -> Adapts | None:
+        """The stage whose norm bound adapts, if there is one."""
+        return adaptive(self.parts)
 
     @property
     def measures(self) -> bool:
@@ -142,7 +156,9 @@ def check(
     errors = list(extra)
     sampler, mechanism = parts.sampler, parts.mechanism
     with_metrics = not _noisy(mechanism) or job.privacy.metrics_clip > 0
-    layout, quorum = task.layout(with_metrics=with_metrics), quorum_of(job, sampler)
+    adapts = adaptive(parts) is not None
+    layout = task.layout(with_metrics=with_metrics, with_within=adapts)
+    quorum = quorum_of(job, sampler)
     _try(errors, sampler.check)
     errors += checks.order(parts.stages)
     errors += checks.numbers(job, sampler.cap, quorum)
@@ -163,7 +179,7 @@ def check(
 
     round_event = _amplified(errors, sampler, _release(errors, mechanism, facts))
     trail.append(Step(repr(mechanism), dict(facts)))
-    event = whole_job(job, round_event)
+    event = whole_job(job, sampler, round_event)
     epsilon = _epsilon(errors, job, event, parts, accountant)
     if errors:
         raise PlanRefused(_distinct(errors))
@@ -198,13 +214,18 @@ def releases(job: Job) -> int:
     return job.rounds.count + (1 if job.privacy.metrics_clip > 0 else 0)
 
 
-def whole_job(job: Job, round_event: Event) -> Event:
-    """What all releases of a job reveal together.
+def whole_job(job: Job, sampler: ClientSampler, round_event: Event) -> Event:
+    """What all releases of a job reveal together, to a client that took part as often as it can.
 
     Charging the last measurement like a whole round is an upper bound: its cohort is drawn in
     the same way, and it releases the metrics and no delta.
     """
-    return events.repeat(round_event, releases(job))
+    return events.repeat(round_event, sampler.participations(releases(job)))
+
+
+def adaptive(parts: Parts) -> Adapts | None:
+    """The stage whose norm bound adapts, if there is one."""
+    return next((stage for stage in parts.stages if isinstance(stage, Adapts)), None)
 
 
 def _noisy(mechanism: Mechanism) -> bool:

@@ -13,15 +13,15 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from hansa.core.contribute import Fold, Purpose, RoundTask
 from hansa.core.events import Event
-from hansa.core.keys import Noise, ReplayKey
-from hansa.core.parts import DecodingAggregator, Dropout, Partial
+from hansa.core.keys import KeyedNoise, Noise, ReplayKey, SecretNoise
+from hansa.core.parts import Correlated, DecodingAggregator, Dropout, Partial
 from hansa.core.plan import Plan
 from hansa.core.spec import Divisor, Reader
 from hansa.core.vector import Layout, Vector, sha256
@@ -42,6 +42,8 @@ class TrainState:
       server: the server optimizer's state, a tuple of vectors.
       best: best value of the watched metric so far.
       stale: measurements since then.
+      clip: norm bound of the next round, where it adapts.
+      memory: what correlated noise remembers of earlier rounds; computed anew if it is None.
     """
 
     round: int
@@ -51,6 +53,8 @@ class TrainState:
     server: Any
     best: float | None = None
     stale: int = 0
+    clip: float | None = None
+    memory: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +191,7 @@ async def run_round(
             fix="pass NoiseSource() as the noise",
         )
     started = time.perf_counter()
-    charge = Charge(world.job, state.round, state.attempt, purpose, plan.round_event)
+    charge = _charge(plan, state, world, purpose)
     await _aside(world, world.ledger.reserve, charge)
     opening = await world.journal.open(
         Opening(
@@ -195,7 +199,7 @@ async def run_round(
         )
     )
     task = RoundTask(
-        plan, state.round, state.attempt, purpose, state.params, state.model, world.key
+        plan, state.round, state.attempt, purpose, state.params, state.model, world.key, state.clip
     )
     partial, dropouts = await _gather(world.engine, task, opening.cohort)
     await _aside(world, world.ledger.commit, charge)
@@ -233,11 +237,17 @@ async def _aside(world: World, work: Callable[..., _Result], *args: object) -> _
     return await asyncio.to_thread(work, *args) if world.engine.real else work(*args)
 
 
+def _charge(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> Charge:
+    """What a round costs; another try, with noise of its own, costs a whole round again."""
+    event = plan.charge(state.round) if state.attempt == 0 else plan.round_event
+    return Charge(world.job, state.round, state.attempt, purpose, event)
+
+
 def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tuple[str, ...]:
     """A measurement draws like a round, or its charge and its bounds would not hold."""
     path = ("round", state.round, state.attempt, purpose.value, "sample")
     key = (world.sampling or world.key).derive(*path)
-    return plan.parts.sampler.draw(world.population, key)
+    return plan.parts.sampler.draw(world.population, key, state.round)
 
 
 def _quorum(plan: Plan, purpose: Purpose) -> int:
@@ -264,14 +274,20 @@ def _conclude(
     plan: Plan, state: TrainState, task: RoundTask, partial: Partial, noise: Noise
 ) -> tuple[TrainState, dict[str, float | None]]:
     """The state after a round that counted, and its metrics."""
-    step, metrics = _release(plan, task, partial, noise)
-    return _advance(plan, state, step, metrics), metrics
+    total = _total(plan, task, partial)
+    memory, public = _release(plan, state, task, total, noise)
+    step = public.get("delta")
+    if step is not None:
+        step /= _divisor(plan, public)
+        if task.clip is not None:
+            step *= task.clip
+    metrics = plan.metric_values(public.get("metrics", np.zeros(0)))
+    after = _advance(plan, replace(state, memory=memory), step, metrics)
+    return replace(after, clip=_adapted(plan, state.clip, public)), metrics
 
 
-def _release(
-    plan: Plan, task: RoundTask, partial: Partial, noise: Noise
-) -> tuple[Vector | None, dict[str, float | None]]:
-    """The public mean delta, float64, and the values of the public metric sums."""
+def _total(plan: Plan, task: RoundTask, partial: Partial) -> Vector:
+    """The sum of the round's updates in model units, float64: private still."""
     layout = task.layout
     aggregator = plan.parts.aggregator
 
@@ -285,17 +301,35 @@ def _release(
     else:
         total = decode(aggregator.finish(partial, layout, plan.facts))
     _check_sum(plan, layout, total, len(partial.members))
-    public: dict[str, Vector] = {}
-    for segment in layout.segments:
-        spec = plan.facts[segment.name]
-        if segment.size and plan.parts.mechanism.releases(spec):
-            public[segment.name] = plan.parts.mechanism.apply(
-                layout.slice(total, segment.name), spec, _stream(noise, task, segment.name)
-            )
-    step = public.get("delta")
-    if step is not None:
-        step /= _divisor(plan, public)
-    return step, plan.metric_values(public.get("metrics", np.zeros(0)))
+    return total
+
+
+def _release(
+    plan: Plan, state: TrainState, task: RoundTask, total: Vector, noise: Noise
+) -> tuple[Any, dict[str, Vector]]:
+    """What the noise of later rounds must remember, and the public form of each segment."""
+    mechanism, memory, public = plan.parts.mechanism, state.memory, {}
+    for segment in task.layout.segments:
+        spec, values = plan.facts[segment.name], task.layout.slice(total, segment.name)
+        if not segment.size or not mechanism.releases(spec):
+            continue
+        if segment.name == "delta" and isinstance(mechanism, Correlated):
+            rows = _rows(noise)
+            if memory is None:
+                memory = mechanism.remember(spec, task.round, rows)
+            memory, values = mechanism.correlate(memory, task.round, values, spec, rows)
+        else:
+            values = mechanism.apply(values, spec, _stream(noise, task, segment.name))
+        public[segment.name] = values
+    return memory, public
+
+
+def _adapted(plan: Plan, clip: float | None, public: dict[str, Vector]) -> float | None:
+    """The norm bound of the next round, from what is public already."""
+    adapts, within = plan.adapts, public.get("within")
+    if adapts is None or clip is None or within is None:
+        return clip
+    return adapts.next(clip, float(within[0]), plan.parts.sampler.expected)
 
 
 def _check_sum(plan: Plan, layout: Layout, total: Vector, members: int) -> None:
@@ -317,10 +351,24 @@ def _check_sum(plan: Plan, layout: Layout, total: Vector, members: int) -> None:
 
 
 def _stream(noise: Noise, task: RoundTask, segment: str) -> Noise:
-    """Replayable noise differs by round and segment; fresh noise always differs."""
-    if isinstance(noise, ReplayKey):
+    """Noise from a key differs by round and segment; fresh noise always differs."""
+    if isinstance(noise, (ReplayKey, SecretNoise)):
         return noise.derive("noise", task.purpose.value, task.round, task.attempt, segment)
     return noise
+
+
+def _rows(noise: Noise) -> KeyedNoise:
+    """The noise of all rounds together.
+
+    Raises:
+      HansaError: nobody could compute it again in the next round.
+    """
+    if isinstance(noise, (ReplayKey, SecretNoise)):
+        return noise.derive("noise", "rows")
+    raise HansaError(
+        "the noise of this job is correlated over its rounds, and comes from no key",
+        fix="pass SecretNoise with the key of this run as the noise",
+    )
 
 
 def _divisor(plan: Plan, public: dict[str, Vector]) -> float:

@@ -23,7 +23,9 @@ def initial_state(plan: Plan, params: Vector, model: str = "") -> TrainState:
       model: SHA-256 of `params`, if it is known.
     """
     server: ServerOptimizer[object] = plan.parts.algorithm.server
-    return TrainState(0, 0, params, model or sha256(params), server.init(params))
+    adapts = plan.adapts
+    clip = None if adapts is None else adapts.start
+    return TrainState(0, 0, params, model or sha256(params), server.init(params), clip=clip)
 
 
 async def train(
