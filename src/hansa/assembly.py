@@ -1,13 +1,13 @@
 """From the words of a job to the parts that run: everything that is composed, at one glance.
 
-[algorithm]     Algorithm: client work, server optimizer
-[cohort]        Everyone | Poisson | FixedSize
-[aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one
-[privacy]                  Clip(metrics)    where the metric sums need a bound
-[quantization]             Quantize         if the job has a step, after Rotate if it says so
-[secure_aggregation]       Mask             if it is enabled
-[aggregation]   Mean | Median | TrimmedMean | Grouped
-[privacy]       NoNoise | CentralGaussian | DistributedGaussian
+    [algorithm]     Algorithm: client work, server optimizer
+    [cohort]        Everyone | Poisson | FixedSize
+    [aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one: fixed or adaptive
+    [privacy]                  Clip(metrics)    where the metric sums need a bound
+    [quantization]             Quantize         if the job has a step, after Rotate if it says so
+    [secure_aggregation]       Mask             if it is enabled
+    [aggregation]   Mean | Median | TrimmedMean | Grouped
+    [privacy]       NoNoise | CentralGaussian | DistributedGaussian
 
 Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
 """
@@ -28,6 +28,7 @@ from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
 from hansa.samplers import Everyone, FixedSize, Poisson
 from hansa.shares import Shares
+from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
 from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
@@ -73,7 +74,9 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
     weight = weight_of(job)
     yield weight
     clip, metrics_clip = clip_of(job), _metrics_clip(job)
-    if clip:
+    if adaptive(job):
+        yield AdaptiveClip(clip, job.privacy.clip_quantile, job.privacy.clip_learning_rate)
+    elif clip:
         yield Clip(clip)
     if metrics_clip:
         yield Clip(metrics_clip, "metrics")
@@ -83,7 +86,7 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
         yield shares.stage
     elif job.quantization.step:
         if job.quantization.rotate and clip:
-            norm = clip * weight.bound
+            norm = (1.0 if adaptive(job) else clip) * weight.bound
             yield Rotate(job.seed, reach(norm, size, max(sampler.cap, 1)))
         bits, cohort = job.quantization.bits, max(sampler.cap, 1)
         yield Quantize(
@@ -112,13 +115,21 @@ def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
     if distributed(job):
         return DistributedGaussian(privacy.colluding, sampler.relation)
     return CentralGaussian(
-        privacy.noise_multiplier, privacy.metrics_noise_multiplier, sampler.relation
+        privacy.noise_multiplier,
+        privacy.metrics_noise_multiplier,
+        sampler.relation,
+        privacy.clip_noise if adaptive(job) else 0.0,
     )
 
 
 def private(job: Job) -> bool:
     """Whether the job asks for differential privacy."""
     return job.privacy.mechanism != "none"
+
+
+def adaptive(job: Job) -> bool:
+    """Whether the norm bound follows the updates; numbers are then in units of the bound."""
+    return private(job) and job.privacy.clip_quantile > 0
 
 
 def distributed(job: Job) -> bool:

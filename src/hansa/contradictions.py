@@ -48,6 +48,7 @@ def _privacy_errors(job: Job) -> Iterable[PlanError]:
             "names neither epsilon nor noise_multiplier",
             "set privacy.epsilon, and the noise is found from it",
         )
+    yield from _adaptive_errors(job)
     if distributed(job):
         yield from _distributed_errors(job)
         return
@@ -67,8 +68,29 @@ _PRIVACY_NUMBERS = (
     "noise_multiplier",
     "metrics_clip",
     "metrics_noise_multiplier",
+    "clip_quantile",
+    "clip_noise",
 )
 """What `[privacy]` says in numbers; 0 stands for not given."""
+
+
+def _adaptive_errors(job: Job) -> Iterable[PlanError]:
+    """Words of an adaptive norm bound that others contradict."""
+    privacy = job.privacy
+    if not privacy.clip_quantile:
+        if privacy.clip_noise:
+            yield PlanError(
+                "privacy.clip_noise",
+                "is noise on a count that nobody takes: the norm bound is fixed",
+                "set privacy.clip_quantile = 0.5, or leave clip_noise out",
+            )
+        return
+    if privacy.mechanism != "gaussian":
+        yield PlanError(
+            "privacy.clip_quantile",
+            f'has no private count with mechanism = "{privacy.mechanism}"',
+            'set privacy.mechanism = "gaussian", or leave clip_quantile out',
+        )
 
 
 def _distributed_errors(job: Job) -> Iterable[PlanError]:

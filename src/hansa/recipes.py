@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from hansa import tiers
-from hansa.assembly import build, distributed, private, sampler_of, weight_of
+from hansa.assembly import adaptive, build, distributed, private, sampler_of, weight_of
 from hansa.contradictions import contradictions
 from hansa.core import events
 from hansa.core.events import Event, Gaussian
@@ -20,6 +20,7 @@ from hansa.core.plan import Plan, check, quorum_of, whole_job
 from hansa.errors import HansaError, PlanError, PlanRefused
 from hansa.normal import normal, unknown_words
 from hansa.privacy.accountants import DpAccounting, best_accountant
+from hansa.privacy.adaptive import default_count_noise
 from hansa.privacy.calibrate import calibrate
 from hansa.shares import ACCOUNTANT, Shares
 
@@ -72,7 +73,7 @@ def _resolved(job: Job, size: int) -> tuple[Job, list[PlanError]]:
     unknown = list(unknown_words(job))
     if unknown:
         raise PlanRefused(unknown)
-    job = normal(job)
+    job = _counting(normal(job))
     errors = contradictions(job)
     if errors or not private(job):
         return job, errors
@@ -85,6 +86,15 @@ def _resolved(job: Job, size: int) -> tuple[Job, list[PlanError]]:
     except PlanError as error:
         return job, [error]
     return replace(job, privacy=replace(job.privacy, noise_multiplier=noise)), []
+
+
+def _counting(job: Job) -> Job:
+    """The job with the noise on the count of clients within an adaptive norm bound."""
+    privacy = job.privacy
+    if not adaptive(job) or privacy.clip_noise:
+        return job
+    noise = default_count_noise(sampler_of(job).expected)
+    return replace(job, privacy=replace(privacy, clip_noise=noise))
 
 
 def _shared(job: Job, size: int) -> tuple[Job, list[PlanError]]:

@@ -23,6 +23,7 @@ from hansa.mechanisms.none import NoNoise
 from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.ledger import MemoryLedger
 from hansa.samplers import Everyone, FixedSize, Poisson
+from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
 from hansa.stages.discrete_noise import DiscreteGaussian
 from hansa.stages.norm import TOLERANCE
@@ -72,6 +73,17 @@ class TestClip(StageLaws):
             update([0.7 * 3, 0.001, 0, 0, 0], 3.0),
             update([math.nan, 0, 0, 0, 0], 3.0),
             update([math.inf, 0, 0, 0, 0], 3.0),
+        ]
+
+
+class TestAdaptiveClip(StageLaws):
+    before = (Weight("uniform"),)
+    stage = AdaptiveClip(2.0, 0.5)
+
+    def forged(self):
+        return [
+            update([1.1, 0, 0, 0, 0], 1.0, [0.0] * 4),
+            update([np.nan, 0, 0, 0, 0], 1.0, [0.0] * 4),
         ]
 
 

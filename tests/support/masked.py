@@ -20,9 +20,10 @@ from hansa.secagg.client import Member, client_flow
 from hansa.secagg.messages import Masked, ToServer
 from hansa.secagg.session import Session
 from hansa.site.agent import Agent
-from hansa.site.desk import work
+from hansa.site.desk import Asked, work
 from hansa.site.masking import Flow
 from hansa.site.outbox import Package
+from hansa.site.rounds import clip_of
 from hansa.site.sessions import Sessions
 from hansa.stages.mask import mask_of
 from hansa.wire.secagg import read_ask, write_reply
@@ -150,6 +151,7 @@ def session_for(raw: RawSite, order: pb.Work) -> Session:
         federation=raw.credentials.federation,
         job=name.job,
         nonce=order.nonce,
+        clip=clip_of(order),
     )
 
 
@@ -170,10 +172,15 @@ async def play(raw: RawSite, place: Place, order: pb.Work | None = None) -> Play
     order = order or await raw.hear("work")
     params = np.frombuffer(await raw.fetch(order.model_sha256), "<f4")
     accepted, name = raw.jobs[order.round.job], order.round
-    purpose, place_in_job = Purpose(name.purpose), (name.round, name.attempt)
-    vector = await asyncio.to_thread(
-        work, accepted, raw.name, purpose, *place_in_job, params, order.model_sha256
+    asked = Asked(
+        Purpose(name.purpose),
+        name.round,
+        name.attempt,
+        params,
+        order.model_sha256,
+        clip_of(order),
     )
+    vector = await asyncio.to_thread(work, accepted, raw.name, asked)
     session = session_for(raw, order)
     return Player(raw, order, session, client_flow(session, member_of(raw, place), vector), vector)
 

@@ -14,7 +14,7 @@ import grpc.aio
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hansa.core.contribute import Purpose
+from hansa.core.contribute import Purpose, layout_of
 from hansa.core.plan import FORMAT
 from hansa.core.vector import Vector
 from hansa.errors import HansaError
@@ -24,7 +24,8 @@ from hansa.identity.names import Role
 from hansa.identity.receipts import Receipt, verify_receipt
 from hansa.site.config import SiteConfig
 from hansa.site.connection import dialled
-from hansa.site.desk import Accepted, Offer, accept, work
+from hansa.site.desk import Accepted, Asked, Offer, accept, work
+from hansa.site.rounds import clip_of
 from hansa.wire.limits import CHANNEL_OPTIONS, CHUNK, PROTOCOL
 from hansa.wire.methods import ATTEND, DELIVER, FETCH, RENEW, call
 from hansa.wire.status import of_status
@@ -169,11 +170,10 @@ class RawSite:
         """The honest update of a round, ready to be sent."""
         accepted, name = self.jobs[order.round.job], order.round
         purpose = Purpose(name.purpose)
-        vector = work(
-            accepted, self.name, purpose, name.round, name.attempt, params, order.model_sha256
-        )
+        asked = Asked(purpose, name.round, name.attempt, params, order.model_sha256, clip_of(order))
+        vector = work(accepted, self.name, asked)
         plan = accepted.plan
-        layout = plan.layout if purpose is Purpose.TRAIN else plan.layout.without("delta")
+        layout = layout_of(plan, purpose)
         content = bytes(Encoding.of(plan.facts).write(vector))
         header = pb.DeliverHeader(
             round=name,

@@ -73,14 +73,25 @@ def _privacy(
     neighbours = 2.0 if sampler.relation is Relation.REPLACE_ONE else 1.0
     sigma = privacy.noise_multiplier * neighbours * delta.l2
     mean = sigma / (sampler.expected * delta.weight)
+    unit = privacy.clip if parts.adapts is None else 1.0
     return (
         f"Differential privacy of the released models: epsilon {epsilon:.4g} at delta "
         f"{privacy.delta:g}; unit: one {privacy.unit}; relation: {sampler.relation.value}; "
         f"sampling: {sampling_words(sampler)}; accountant: {accountant}; trust model: "
         f"central, the coordinator adds the noise and {_before(facts)}.",
-        f"The noise on the mean has a standard deviation of {mean / privacy.clip:.3g} clip norms "
-        "in each coordinate.",
+        f"The noise on the mean has a standard deviation of "
+        f"{mean / unit:.3g} clip norms in each coordinate.",
+        *_adaptive(parts),
         "Not hidden: whether a round had enough updates to count.",
+    )
+
+
+def _adaptive(parts: Parts) -> tuple[str, ...]:
+    if parts.adapts is None:
+        return ()
+    return (
+        f"The norm bound adapts: {parts.adapts}; how many are within it is counted with noise, and "
+        "both together cost what is stated.",
     )
 
 
@@ -124,11 +135,12 @@ def _robustness(parts: Parts, facts: Facts) -> str:
         return f"Bad clients: {parts.aggregator}."
     if math.isinf(delta.l2):
         return UNBOUNDED
+    unit = " norm bounds" if parts.adapts is not None else ""
     if delta.held is Held.HONEST or delta.reader is Reader.SUM:
         return "The norm bound holds for honest clients only; a bad client can exceed it."
     return (
-        f"One bad client can move the sum by at most {delta.l2:.4g}: the coordinator checks the "
-        "bound on every update."
+        f"One bad client can move the sum by at most {delta.l2:.4g}{unit}: the coordinator checks "
+        "the bound on every update."
     )
 
 

@@ -98,6 +98,8 @@ class Privacy(_Words):
       clip_learning_rate: how fast the bound adapts.
       clip_noise: standard deviation of the noise on the number of clients within the bound; 0 = a
         twentieth of the clients expected in a round.
+      purpose: what the job is for, as the privacy budgets name it that it draws from; empty = only
+        budgets for any purpose.
     """
 
     unit: Literal["client"] = "client"
@@ -112,6 +114,7 @@ class Privacy(_Words):
     clip_quantile: float = 0.0
     clip_learning_rate: float = 0.2
     clip_noise: float = 0.0
+    purpose: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,6 +290,7 @@ class Relation(Enum):
 
     ADD_OR_REMOVE_ONE = "one unit more or less"
     REPLACE_ONE = "one unit replaced by another"
+    ZERO_OUT = "one unit's data zeroed out"
 
 
 class Mechanism(Protocol):
@@ -410,3 +411,8 @@ class Parts:
     stages: tuple[Stage, ...]
     aggregator: Aggregator
     mechanism: Mechanism
+
+    @property
+    def adapts(self) -> Adapts | None:
+        """The stage whose norm bound adapts, if there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, Adapts)), None)

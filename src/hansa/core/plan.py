@@ -119,7 +119,7 @@ class Plan:
     @property
     def adapts(self) -> Adapts | None:
         """The stage whose norm bound adapts, if there is one."""
-        return adaptive(self.parts)
+        return self.parts.adapts
 
     @property
     def measures(self) -> bool:
@@ -156,8 +156,7 @@ def check(
     errors = list(extra)
     sampler, mechanism = parts.sampler, parts.mechanism
     with_metrics = not _noisy(mechanism) or job.privacy.metrics_clip > 0
-    adapts = adaptive(parts) is not None
-    layout = task.layout(with_metrics=with_metrics, with_within=adapts)
+    layout = task.layout(with_metrics=with_metrics, with_within=parts.adapts is not None)
     quorum = quorum_of(job, sampler)
     _try(errors, sampler.check)
     errors += checks.order(parts.stages)
@@ -221,11 +220,6 @@ def whole_job(job: Job, sampler: ClientSampler, round_event: Event) -> Event:
     the same way, and it releases the metrics and no delta.
     """
     return events.repeat(round_event, sampler.participations(releases(job)))
-
-
-def adaptive(parts: Parts) -> Adapts | None:
-    """The stage whose norm bound adapts, if there is one."""
-    return next((stage for stage in parts.stages if isinstance(stage, Adapts)), None)
 
 
 def _noisy(mechanism: Mechanism) -> bool:

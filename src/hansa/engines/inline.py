@@ -104,6 +104,7 @@ class InlineEngine:
             task.model,
             federation="simulation",
             job=task.plan.job.name,
+            clip=task.clip,
         )
         clients = {
             client: client_flow(

@@ -25,6 +25,7 @@ def session_of(
     federation: str,
     job: str,
     nonce: bytes = bytes(32),
+    clip: float | None = None,
 ) -> Session:
     """The session of a round, as whoever asks knows the round.
 
@@ -37,6 +38,8 @@ def session_of(
       federation: its name.
       job: the job's id.
       nonce: 32 bytes of the coordinator's.
+      clip: norm bound of the round, where it adapts: it is bound to the session like the model, for
+        whoever told clients different bounds could make one of them count more than the others.
     """
     return Session(
         federation=federation,
@@ -45,7 +48,7 @@ def session_of(
         round=place[0],
         attempt=place[1],
         plan=plan.digest,
-        model=model,
+        model=model if clip is None else f"{model}/{clip.hex()}",
         size=layout_of(plan, purpose).size,
         bits=plan.facts["weight"].bits,
         cohort=plan.facts["weight"].quorum,

@@ -140,6 +140,7 @@ class NetworkEngine:
             federation=self.federation,
             job=self.job,
             nonce=nonce,
+            clip=task.clip,
         )
         talk = Conversation(nonce, lambda: self.roster.present, frozenset(group))
         ends = asyncio.get_running_loop().time() + seconds
@@ -202,6 +203,7 @@ class NetworkEngine:
             model_size=task.params.nbytes,
             seconds=max(left, 0.0),
             nonce=nonce,
+            clip=task.clip,
         )
 
     def _withdraw(self, task: RoundTask, dropout: Dropout) -> pb.Withdraw:

@@ -112,6 +112,13 @@ def _privacy(words: Words, privacy: Privacy) -> Iterator[Mistake]:
             "epsilon holds except with this probability",
             "add delta = 1e-5 to [privacy]; choose it below 1 / population",
         )
+    for name in ("clip_learning_rate", "clip_noise"):
+        if not privacy.clip_quantile and _says(words, "privacy", name):
+            yield _unused(
+                ("privacy", name),
+                "the norm bound is fixed while clip_quantile is 0",
+                f"add clip_quantile = 0.5 to [privacy], or leave {name} out",
+            )
     if privacy.metrics_noise_multiplier and not privacy.metrics_clip:
         yield _unused(
             ("privacy", "metrics_noise_multiplier"),

@@ -12,7 +12,9 @@ from hansa.core.keys import Noise
 from hansa.core.parts import Relation
 from hansa.core.spec import Divisor, UpdateSpec
 from hansa.core.vector import Vector, blocks
-from hansa.errors import PlanError
+from hansa.errors import HansaError, PlanError
+from hansa.privacy.adaptive import delta_multiplier
+from hansa.privacy.statement_parts import Generation
 
 _GRID_BITS = 30
 """The grid is at least 2**30 times finer than the noise, so that rounding costs no accuracy."""
@@ -37,23 +39,30 @@ class CentralGaussian:
 
     | segment                      | event                          | released |
     |------------------------------|--------------------------------|----------|
-    | delta                        | Gaussian(noise_multiplier)     | yes      |
+    | delta, with the count within | Gaussian(noise_multiplier)     | yes      |
+    | within                       | counted with the delta         | yes      |
     | metrics                      | Gaussian(metrics_noise_...)    | yes      |
     | metrics of size 0            | NoOp                           | no       |
     | weight                       | NoOp                           | no       |
     | no norm bound                | PlanError                      |          |
     | a mean by a realised count   | PlanError                      |          |
     | noise multiplier not above 0 | PlanError                      |          |
+    | count noise too small        | PlanError                      |          |
+
+    Where the norm bound adapts, deltas and the count of those within it share the noise, so that
+    both together cost the one Gaussian (see `hansa.privacy.adaptive`).
 
     Attributes:
       noise_multiplier: standard deviation on the delta's sum, relative to its sensitivity.
       metrics_noise_multiplier: the same for the metric sums.
       relation: the two datasets that the guarantee compares.
+      count_noise: standard deviation on the count of clients within an adaptive norm bound.
     """
 
     noise_multiplier: float
     metrics_noise_multiplier: float = 0.0
     relation: Relation = Relation.ADD_OR_REMOVE_ONE
+    count_noise: float = 0.0
 
     def __str__(self) -> str:
         return (
@@ -84,6 +93,8 @@ class CentralGaussian:
                 "sensitivity",
                 "divide by the expected weight: a mean with a fixed divisor",
             )
+        if spec.segment == "within":
+            return self._counted()
         multiplier, word = self._noise(spec.segment)
         if not 0 < multiplier < math.inf:
             raise PlanError(
@@ -100,7 +111,7 @@ class CentralGaussian:
 
     def scale(self, spec: UpdateSpec) -> tuple[float, float]:
         """Standard deviation of the noise and the step of its grid, in model units."""
-        multiplier, _ = self._noise(spec.segment)
+        multiplier = self._share(spec.segment)
         neighbours = 2.0 if self.relation is Relation.REPLACE_ONE else 1.0
         rough = multiplier * neighbours * spec.l2
         reach = spec.cohort * min(spec.l2, spec.peak) + _REACH * rough
@@ -109,6 +120,15 @@ class CentralGaussian:
         )
         sensitivity = neighbours * spec.l2 + 2 * grid * math.sqrt(spec.size)
         return multiplier * sensitivity, grid
+
+    def generation(self, spec: UpdateSpec) -> Generation:
+        """Normal samples in floating point, rounded to a grid."""
+        return Generation(
+            "normal samples by Box and Muller (1958) from 53-bit uniforms in float64; noise and "
+            "sum are rounded to one grid before they are added",
+            self.scale(spec)[1],
+            exact=False,
+        )
 
     def apply(self, total: Vector, spec: UpdateSpec, noise: Noise) -> Vector:
         """The (size,) float64 sum with noise, both on the grid; `total` is consumed."""
@@ -123,6 +143,22 @@ class CentralGaussian:
             part += drawn
             part *= grid
         return total
+
+    def _counted(self) -> Event:
+        """NoOp: what the count reveals is in the delta's event, if the noise can be split."""
+        try:
+            delta_multiplier(self.noise_multiplier, self.count_noise)
+        except HansaError as error:
+            raise PlanError(self, error.message, error.fix) from error
+        return NoOp()
+
+    def _share(self, segment: str) -> float:
+        """Noise multiplier of a segment's own noise, relative to its own sensitivity."""
+        if segment == "within":
+            return 2 * self.count_noise
+        if segment == "delta" and self.count_noise:
+            return delta_multiplier(self.noise_multiplier, self.count_noise)
+        return self._noise(segment)[0]
 
     def _noise(self, segment: str) -> tuple[float, str]:
         """Noise multiplier of a segment and the word that sets it."""

@@ -9,7 +9,7 @@ Nothing of a bundle is imported, and no data are touched, before the policy has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from hansa.core.contribute import Purpose, RoundTask, contribute
@@ -97,15 +97,28 @@ def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Acce
     return Accepted(offer.job, plan, task, _read_data(task, site, config))
 
 
-def work(
-    accepted: Accepted,
-    site: str,
-    purpose: Purpose,
-    round_number: int,
-    attempt: int,
-    params: Vector,
-    model: str,
-) -> Vector:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the coordinator asks for in one round.
+
+    Attributes:
+      purpose: training or measuring.
+      round: its number.
+      attempt: of the try.
+      params: (d,) float32 parameters to start from.
+      model: SHA-256 of `params`.
+      clip: norm bound of the round, where it adapts.
+    """
+
+    purpose: Purpose
+    round: int
+    attempt: int
+    params: Vector = field(repr=False)
+    model: str
+    clip: float | None = None
+
+
+def work(accepted: Accepted, site: str, asked: Asked) -> Vector:
     """Does the work of one round; returns the encoded update.
 
     Raises:
@@ -113,12 +126,13 @@ def work(
     """
     task = RoundTask(
         accepted.plan,
-        round_number,
-        attempt,
-        purpose,
-        params,
-        model,
+        asked.round,
+        asked.attempt,
+        asked.purpose,
+        asked.params,
+        asked.model,
         ReplayKey.of_seed(accepted.plan.job.seed),
+        asked.clip,
     )
     try:
         return contribute(task, site, accepted.task, accepted.split, NoiseSource()).vector
@@ -126,7 +140,7 @@ def work(
         raise
     except Exception as error:
         raise ClientFailed(
-            f"the task raised {type(error).__name__} in round {round_number}",
+            f"the task raised {type(error).__name__} in round {asked.round}",
             fix="see this site's log; run the task alone with `hansa simulate --debug-clients`",
         ) from error
 

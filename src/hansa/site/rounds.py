@@ -31,7 +31,7 @@ from hansa.secagg.client import Member, client_flow
 from hansa.secagg.faults import Fault, Misuse
 from hansa.site.config import SiteConfig
 from hansa.site.connection import Line
-from hansa.site.desk import Accepted, check_hours, work
+from hansa.site.desk import Accepted, Asked, check_hours, work
 from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
 from hansa.site.masking import Talk, no_part, take_part
@@ -213,6 +213,7 @@ class Rounds:
             federation=self._federation,
             job=key[0],
             nonce=nonce,
+            clip=clip_of(order),
         )
 
         async def leave(words: Vector) -> str:
@@ -236,10 +237,10 @@ class Rounds:
             if mask_of(accepted.plan) is not None:
                 self._check_new(key)
             params = await self._parameters(accepted.plan, order)
-        purpose = Purpose(key[1])
+        asked = Asked(Purpose(key[1]), key[2], key[3], params, order.model_sha256, clip_of(order))
 
         def train() -> Vector:
-            return work(accepted, self._site, purpose, key[2], key[3], params, order.model_sha256)
+            return work(accepted, self._site, asked)
 
         try:
             async with asyncio.timeout(self._config.limits.round_seconds):
@@ -307,6 +308,11 @@ class Rounds:
             guarantees=list(plan.claims),
         )
         return package
+
+
+def clip_of(order: pb.Work) -> float | None:
+    """The norm bound that an order names, where it adapts."""
+    return order.clip if order.HasField("clip") else None
 
 
 def reason_of(error: Exception) -> str:

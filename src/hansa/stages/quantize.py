@@ -13,6 +13,7 @@ from hansa.core.spec import Domain, Reader, UpdateSpec
 from hansa.core.vector import Layout, Vector, blocks
 from hansa.errors import HansaError, PlanError, UpdateRejected
 from hansa.figures import round_up, step_up
+from hansa.stages.adaptive_clip import HALF
 from hansa.stages.norm import TOLERANCE
 
 BITS = (16, 24, 32)
@@ -63,7 +64,7 @@ class Quantize:
     Attributes:
       step: width of one integer step of the delta, in model units.
       weight_step: of the weight; 1 keeps whole weights exact.
-      metrics_step: of the metric sums.
+      metrics_step: of the metric sums; counts of adaptive clipping are whole halves.
       bits: modulus 2**bits: 16, 24 or 32.
     """
 
@@ -153,7 +154,8 @@ class Quantize:
         return real
 
     def _step(self, segment: str) -> float:
-        return {"weight": self.weight_step, "metrics": self.metrics_step}.get(segment, self.step)
+        steps = {"weight": self.weight_step, "metrics": self.metrics_step, "within": HALF}
+        return steps.get(segment, self.step)
 
     def _refuse_overflow(self, spec: UpdateSpec, step: float) -> None:
         needed = smallest_step(spec.cohort, spec.peak, self.bits)

@@ -135,20 +135,22 @@ class RoundId(_message.Message):
     def __init__(self, job: _Optional[str] = ..., purpose: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Work(_message.Message):
-    __slots__ = ("round", "plan_digest", "model_sha256", "model_size", "seconds", "nonce")
+    __slots__ = ("round", "plan_digest", "model_sha256", "model_size", "seconds", "nonce", "clip")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
     round: RoundId
     plan_digest: str
     model_sha256: str
     model_size: int
     seconds: float
     nonce: bytes
-    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., plan_digest: _Optional[str] = ..., model_sha256: _Optional[str] = ..., model_size: _Optional[int] = ..., seconds: _Optional[float] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    clip: float
+    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., plan_digest: _Optional[str] = ..., model_sha256: _Optional[str] = ..., model_size: _Optional[int] = ..., seconds: _Optional[float] = ..., nonce: _Optional[bytes] = ..., clip: _Optional[float] = ...) -> None: ...
 
 class Withdraw(_message.Message):
     __slots__ = ("job", "round", "reason")
