@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -13,10 +14,12 @@ from hansa.core.events import (
     DiscreteLaplace,
     Gaussian,
     Laplace,
+    MixtureOfGaussians,
     NonPrivate,
     NoOp,
     PoissonSampled,
     RandomizedResponse,
+    RepeatAndSelect,
     SampledWithoutReplacement,
     SampledWithReplacement,
     SelfComposed,
@@ -39,6 +42,9 @@ ONE_OF_EACH = [
     SampledWithReplacement(100, 10, Gaussian(1.0)),
     SampledWithoutReplacement(100, 10, Gaussian(1.0)),
     TruncatedSubsampledGaussian(100, 0.1, 30, 1.0),
+    MixtureOfGaussians(1.5, (0.0, 1.0, 2.0), (0.81, 0.18, 0.01)),
+    RepeatAndSelect(PoissonSampled(0.1, Gaussian(4.0)), 10.0, 1.0),
+    RepeatAndSelect(Gaussian(4.0), 10.0, math.inf),
     SingleEpochTreeAggregation(10.0, (4, 8)),
     SingleEpochTreeAggregation(10.0, 8),
     SelfComposed(PoissonSampled(0.1, Composed((Gaussian(1.0), Gaussian(2.0)))), 10),
@@ -66,6 +72,16 @@ def test_events_travel_as_json(event):
         {"is": "os.system"},
         {"is": "Gaussian"},
         {"is": "Gaussian", "noise_multiplier": 1.0, "more": 2},
+        {"is": "Gaussian", "noise_multiplier": "1"},
+        {"is": "Gaussian", "noise_multiplier": True},
+        {"is": "Gaussian", "noise_multiplier": None},
+        {"is": "Gaussian", "noise_multiplier": "-inf"},
+        {
+            "is": "MixtureOfGaussians",
+            "standard_deviation": 1,
+            "sensitivities": [1, "x"],
+            "sampling_probs": [0.5, 0.5],
+        },
         {"is": "SelfComposed", "count": 2, "event": {"is": "?"}},
         {"is": "Composed", "events": [{"is": "Gaussian"}]},
     ],
@@ -105,6 +121,7 @@ def test_repeating(event, count, repeated):
         lambda e: PoissonSampled(0.1, e),
         lambda e: SampledWithReplacement(9, 3, e),
         lambda e: SampledWithoutReplacement(9, 3, Composed((e, NoOp()))),
+        lambda e: RepeatAndSelect(e, 5.0, 1.0),
     ],
 )
 def test_one_part_without_a_guarantee_spoils_the_whole(wrap):

@@ -8,6 +8,7 @@ the closed list below, never by importing a name that was found in a message.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -120,6 +121,20 @@ class TruncatedSubsampledGaussian:
 
 
 @dataclass(frozen=True, slots=True)
+class MixtureOfGaussians:
+    """Normal noise on a sum that one unit moves by a random amount, or not at all.
+
+    Without the unit: N(0, sd**2). With it: N(c, sd**2), where c is `sensitivities[i]` with
+    probability `sampling_probs[i]` (Choquette-Choo et al., ICLR 2024, arXiv 2310.15526). It is what
+    a group costs whose members are sampled one by one: see `hansa.privacy.groups`.
+    """
+
+    standard_deviation: float
+    sensitivities: tuple[float, ...]
+    sampling_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SingleEpochTreeAggregation:
     """DP-FTRL by tree aggregation where each unit takes part once per tree."""
 
@@ -133,6 +148,25 @@ class SelfComposed:
 
     event: Event
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatAndSelect:
+    """`event` ran a random number of times, and only the best of its results was released.
+
+    What tuning costs that looks at the same data, if the number of runs is drawn from a truncated
+    negative binomial distribution before the first one, and nothing of the others is told
+    (Papernot and Steinke, ICLR 2022, arXiv 2110.03620, after Liu and Talwar, STOC 2019).
+
+    Attributes:
+      event: one run, together with the score that it is chosen by.
+      mean: expected number of runs.
+      shape: of the distribution: 1 = geometric, 0 = logarithmic, inf = Poisson.
+    """
+
+    event: Event
+    mean: float
+    shape: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +189,9 @@ Event: TypeAlias = (
     | SampledWithReplacement
     | SampledWithoutReplacement
     | TruncatedSubsampledGaussian
+    | MixtureOfGaussians
     | SingleEpochTreeAggregation
+    | RepeatAndSelect
     | SelfComposed
     | Composed
 )
@@ -175,7 +211,9 @@ KINDS: Mapping[str, type[Event]] = {
         SampledWithReplacement,
         SampledWithoutReplacement,
         TruncatedSubsampledGaussian,
+        MixtureOfGaussians,
         SingleEpochTreeAggregation,
+        RepeatAndSelect,
         SelfComposed,
         Composed,
     )
@@ -209,6 +247,7 @@ def is_private(event: Event) -> bool:
             | PoissonSampled(event=inner)
             | SampledWithReplacement(event=inner)
             | SampledWithoutReplacement(event=inner)
+            | RepeatAndSelect(event=inner)
         ):
             return is_private(inner)
         case _:
@@ -229,14 +268,25 @@ def of_json(value: Json) -> Event:
     kind = KINDS.get(str(value["is"]))
     if kind is None or {f.name for f in dataclasses.fields(kind)} != value.keys() - {"is"}:
         raise unknown
-    fields: dict[str, object] = {}
-    for name, item in value.items():
-        if name == "is":
-            continue
-        if isinstance(item, dict):
-            fields[name] = of_json(item)
-        elif isinstance(item, list):
-            fields[name] = tuple(of_json(e) if isinstance(e, dict) else e for e in item)
-        else:
-            fields[name] = item
+    try:
+        fields = {name: _field(item) for name, item in value.items() if name != "is"}
+    except TypeError:
+        raise unknown from None
     return kind(**fields)  # type: ignore[arg-type]  # the fields were matched by name above
+
+
+def _field(value: Json) -> object:
+    """An event, a number, or several of either.
+
+    Raises:
+      TypeError: the value is something else.
+    """
+    if isinstance(value, dict):
+        return of_json(value)
+    if isinstance(value, list):
+        return tuple(_field(item) for item in value)
+    if value == "inf":
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError("an event holds numbers")
+    return value

@@ -4,8 +4,11 @@ They count everything but `DiscreteGaussianSum`, for which they have no event: i
 is computed in `hansa.privacy.distributed`, added to theirs order by order, and turned into epsilon
 by them.
 
-Their Gaussian events state the noise relative to the sensitivity under the relation in use, and
-so do ours. Importing dp-accounting takes a second, so it is imported when something is counted.
+Our Gaussian events state the noise relative to the sensitivity under the relation in use: to what
+one unit can change, which is twice its norm bound where it is replaced. So do theirs for RDP. Their
+PLD states it relative to the norm bound, and is told so.
+
+Importing dp-accounting takes a second, so it is imported when something is counted.
 """
 
 from __future__ import annotations
@@ -21,7 +24,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hansa.core.events import KINDS, Event, PoissonSampled, SampledWithoutReplacement
+from hansa.core.events import (
+    KINDS,
+    Event,
+    Gaussian,
+    PoissonSampled,
+    SampledWithoutReplacement,
+    TruncatedSubsampledGaussian,
+)
 from hansa.core.parts import Relation
 from hansa.errors import HansaError
 from hansa.privacy import distributed
@@ -41,11 +51,23 @@ DP_ACCOUNTING: Mapping[str, str] = {
     "SampledWithReplacement": "SampledWithReplacementDpEvent",
     "SampledWithoutReplacement": "SampledWithoutReplacementDpEvent",
     "TruncatedSubsampledGaussian": "TruncatedSubsampledGaussianDpEvent",
+    "MixtureOfGaussians": "MixtureOfGaussiansDpEvent",
     "SingleEpochTreeAggregation": "SingleEpochTreeAggregationDpEvent",
+    "RepeatAndSelect": "RepeatAndSelectDpEvent",
     "SelfComposed": "SelfComposedDpEvent",
     "Composed": "ComposedDpEvent",
 }
 """Our events and theirs: the same names, the same fields, and `DiscreteGaussianSum` left out."""
+
+RELATIONS: Mapping[Relation, str] = {
+    Relation.ADD_OR_REMOVE_ONE: "ADD_OR_REMOVE_ONE",
+    Relation.REPLACE_ONE: "REPLACE_ONE",
+    Relation.ZERO_OUT: "REPLACE_SPECIAL",
+}
+"""Our relations and theirs."""
+
+FINE = 1e-4
+"""Grid of the privacy losses that epsilon is counted on; theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +76,10 @@ class DpAccounting:
 
     | method | bound by                       | knows                                           |
     |--------|--------------------------------|-------------------------------------------------|
-    | pld    | privacy loss distributions     | Gaussian, Laplace, Poisson sampling, cut draws  |
+    | pld    | privacy loss distributions     | Gaussian, Laplace, Poisson sampling, cut draws, |
+    |        |                                | groups of sampled units                         |
     | rdp    | Renyi divergence, looser       | zCDP, trees, sampling without replacement,      |
-    |        |                                | sums with discrete Gaussian noise, ...          |
+    |        |                                | sums with discrete Gaussian noise, tuning, ...  |
 
     Attributes:
       method: which one.
@@ -92,6 +115,28 @@ class DpAccounting:
         Raises:
           HansaError: delta is no probability, or the event is not supported.
         """
+        self._check(event, delta, relation)
+        return _epsilon(self.method, event, delta, relation)
+
+    def estimate(self, event: Event, delta: float, relation: Relation, grid: float) -> float:
+        """Epsilon on a coarser grid of privacy losses: a fast bound, above `epsilon`.
+
+        A search can start from it; what a plan promises is always `epsilon`. Without effect on RDP,
+        which has no grid.
+
+        Args:
+          event: as for `epsilon`.
+          delta: as for `epsilon`.
+          relation: as for `epsilon`.
+          grid: width of a step; the time falls with it, and the bound rises.
+
+        Raises:
+          HansaError: delta is no probability, or the event is not supported.
+        """
+        self._check(event, delta, relation)
+        return _epsilon(self.method, event, delta, relation, grid)
+
+    def _check(self, event: Event, delta: float, relation: Relation) -> None:
         if not 0 < delta < 1:
             raise HansaError(
                 f"delta is {delta:g}, which is no probability",
@@ -100,7 +145,6 @@ class DpAccounting:
         reason = self.unsupported(event, relation)
         if reason is not None:
             raise HansaError(reason, fix="use the other accountant, or another sampler")
-        return _epsilon(self.method, event, delta, relation)
 
 
 def epsilon(
@@ -123,6 +167,31 @@ def epsilon(
     return DpAccounting(accountant).epsilon(event, delta, relation)
 
 
+def renyi(event: Event, order: int, relation: Relation) -> float:
+    """Renyi divergence of an event at one order: what budgets across jobs are counted in.
+
+    Divergences of the same order add up, also where each event was chosen after the results of the
+    ones before (Feldman and Zrnic, NeurIPS 2021, arXiv 2008.11193); epsilons do not.
+
+    Args:
+      event: what was done to the data.
+      order: a whole number from 2 to 256.
+      relation: the two datasets that are compared.
+
+    Returns:
+      An upper bound; inf where the event has none at this order.
+
+    Raises:
+      HansaError: there is no such order, or no bound is known for the event.
+    """
+    if order not in distributed.ORDERS:
+        raise HansaError(f"{order!r} is no Renyi order here", fix="use a whole number, 2 to 256")
+    reason = DpAccounting("rdp").unsupported(event, relation)
+    if reason is not None:
+        raise HansaError(reason, fix="use a mechanism and a sampler with a known Renyi divergence")
+    return _renyi(event, order, relation)
+
+
 def best_accountant(event: Event, relation: Relation) -> DpAccounting:
     """PLD where it can account for the event, else RDP.
 
@@ -138,18 +207,30 @@ def best_accountant(event: Event, relation: Relation) -> DpAccounting:
     )
 
 
-def to_dp_accounting(event: Event) -> Any:
+def to_dp_accounting(event: Event, scale: float = 1.0) -> Any:
     """The same event in dp-accounting's words, by the closed table above.
 
     Gaussians that were released together from one sample are stated as the one Gaussian that they
     are, which is exact, because sampling is known for one Gaussian only.
+
+    Args:
+      event: what happened.
+      scale: of our noise multipliers, in theirs.
     """
     from dp_accounting import dp_event
 
     if isinstance(event, (PoissonSampled, SampledWithoutReplacement)):
         event = _sampled_jointly(event)
+    if isinstance(event, (Gaussian, TruncatedSubsampledGaussian)):
+        event = replace(event, noise_multiplier=scale * event.noise_multiplier)
     theirs = getattr(dp_event, DP_ACCOUNTING[type(event).__name__])
-    return theirs(**{f.name: _field(getattr(event, f.name)) for f in fields(event)})
+    return theirs(**{f.name: _field(getattr(event, f.name), scale) for f in fields(event)})
+
+
+def _stated(method: Method, event: Event, relation: Relation) -> Any:
+    """The event as one of their accountants understands it."""
+    norms = method == "pld" and relation is Relation.REPLACE_ONE
+    return to_dp_accounting(event, 2.0 if norms else 1.0)
 
 
 def _sampled_jointly(
@@ -159,33 +240,41 @@ def _sampled_jointly(
     return event if gaussian is None else replace(event, event=gaussian)
 
 
-def _field(value: Any) -> Any:
+def _field(value: Any, scale: float) -> Any:
     if isinstance(value, tuple):
-        return [_field(item) for item in value]
-    return to_dp_accounting(value) if type(value).__name__ in KINDS else value
+        return [_field(item, scale) for item in value]
+    return to_dp_accounting(value, scale) if type(value).__name__ in KINDS else value
 
 
 def _supports(method: Method, event: Event, relation: Relation) -> bool:
-    return bool(_accountant(method, relation).supports(to_dp_accounting(event)))
+    return bool(_accountant(method, relation).supports(_stated(method, event, relation)))
 
 
-def _accountant(method: Method, relation: Relation, orders: Sequence[float] | None = None) -> Any:
+def _accountant(
+    method: Method,
+    relation: Relation,
+    orders: Sequence[float] | None = None,
+    grid: float = FINE,
+) -> Any:
     from dp_accounting import NeighboringRelation, pld, rdp
 
-    neighbours = NeighboringRelation[relation.name]
+    neighbours = NeighboringRelation[RELATIONS[relation]]
     if method == "pld":
-        return pld.PLDAccountant(neighboring_relation=neighbours)
+        return pld.PLDAccountant(neighbours, value_discretization_interval=grid)
     return rdp.RdpAccountant(orders, neighboring_relation=neighbours)
 
 
 @cache
-def _epsilon(method: Method, event: Event, delta: float, relation: Relation) -> float:
+def _epsilon(
+    method: Method, event: Event, delta: float, relation: Relation, grid: float = FINE
+) -> float:
     """Kept, because a compiler asks for the same number more than once."""
     with _quiet():
         if distributed.holds_discrete_sum(event):
             found = _epsilon_of_discrete(event, delta, relation)
         else:
-            accountant = _accountant(method, relation).compose(to_dp_accounting(event))
+            accountant = _accountant(method, relation, None, grid)
+            accountant.compose(_stated(method, event, relation))
             found = float(accountant.get_epsilon(delta))
     return found if not math.isnan(found) else math.inf
 
@@ -193,12 +282,29 @@ def _epsilon(method: Method, event: Event, delta: float, relation: Relation) -> 
 def _epsilon_of_discrete(event: Event, delta: float, relation: Relation) -> float:
     from dp_accounting import rdp
 
-    def theirs(part: Event, orders: Sequence[float]) -> NDArray[np.float64]:
+    divergences = distributed.curve(event, _theirs(relation))
+    return float(rdp.compute_epsilon(distributed.ORDERS, divergences, delta)[0])
+
+
+@cache
+def _renyi(event: Event, order: int, relation: Relation) -> float:
+    with _quiet():
+        if distributed.holds_discrete_sum(event):
+            curve = distributed.curve(event, _theirs(relation))
+            found = float(curve[distributed.ORDERS.index(order)])
+        else:
+            found = float(_theirs(relation)(event, [order])[0])
+    return found if not math.isnan(found) else math.inf
+
+
+def _theirs(relation: Relation) -> distributed.Theirs:
+    """The curves that dp-accounting knows."""
+
+    def curve(part: Event, orders: Sequence[float]) -> NDArray[np.float64]:
         accountant = _accountant("rdp", relation, orders).compose(to_dp_accounting(part))
         return np.asarray(accountant.rdp, np.float64)
 
-    divergences = distributed.curve(event, theirs)
-    return float(rdp.compute_epsilon(distributed.ORDERS, divergences, delta)[0])
+    return curve
 
 
 @contextmanager

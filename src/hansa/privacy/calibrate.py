@@ -15,6 +15,15 @@ from hansa.privacy.accountants import DpAccounting, Method
 MOST_NOISE = 1e6
 """A target that needs a larger noise multiplier, or meets less than its inverse, is refused."""
 
+_COARSE = 1e-3
+"""Grid of the curve that a search by PLD starts with: ten times as fast, and within 0.1 %."""
+
+_CLOSE = 1 + 1e-9
+"""Where the answer is one of two neighbours, or all but."""
+
+_FAR = 2.0
+"""A bracket grows by at most this factor at once."""
+
 _Curve: TypeAlias = Callable[[float], float]
 """Epsilon by noise multiplier: falls as the noise grows."""
 
@@ -44,47 +53,99 @@ def calibrate(
     if not 0 < epsilon < math.inf:
         raise HansaError(f"epsilon is {epsilon:g}", fix="use a finite epsilon above 0")
 
-    def curve(method: Method) -> _Curve:
-        counter = DpAccounting(method)
-        return lambda noise: counter.epsilon(event_of(noise), delta, relation)
+    counter, rdp = DpAccounting(accountant), DpAccounting("rdp")
 
-    if accountant == "pld" and DpAccounting("rdp").unsupported(event_of(1.0), relation) is None:
-        near = _smallest(curve("rdp"), epsilon, 1.0, 1.5)  # fast, and not far above
-        return _smallest(curve("pld"), epsilon, near, 1.1)
-    return _smallest(curve(accountant), epsilon, 1.0, 1.5)
+    def exact(noise: float) -> float:
+        return counter.epsilon(event_of(noise), delta, relation)
+
+    if accountant == "rdp":
+        return _smallest(exact, epsilon, 1.0, 1.5)
+
+    def rough(noise: float) -> float:
+        return counter.estimate(event_of(noise), delta, relation, _COARSE)
+
+    def rougher(noise: float) -> float:
+        return rdp.epsilon(event_of(noise), delta, relation)
+
+    near = 1.0
+    if rdp.unsupported(event_of(near), relation) is None:
+        near = _smallest(rougher, epsilon, near, 1.5, digits=2)  # from afar, and not far above
+    return _certified(exact, rough, epsilon, near)
 
 
-def _smallest(curve: _Curve, target: float, start: float, factor: float) -> float:
-    """The smallest number of four digits at which the curve is at most the target.
+def gaussian_noise(epsilon: float, delta: float) -> float:
+    """The exact noise multiplier of one Gaussian release that meets (epsilon, delta).
 
-    Only numbers of four digits are tried, so the end is two neighbours: one misses the target,
+    Balle and Wang (ICML 2018, algorithm 1), by dp-accounting: valid at every epsilon, unlike the
+    classical sqrt(2 ln(1.25 / delta)) / epsilon, which is too large below 1 and proves nothing
+    above.
+
+    Raises:
+      HansaError: epsilon is not above 0 and finite, or delta is no probability.
+    """
+    if not (0 < epsilon < math.inf and 0 < delta < 1):
+        raise HansaError(
+            f"no noise is made for epsilon {epsilon:g} at delta {delta:g}",
+            fix="use a finite epsilon above 0 and a delta between 0 and 1",
+        )
+    from dp_accounting import get_sigma_gaussian
+
+    return float(get_sigma_gaussian(epsilon, delta))
+
+
+def _certified(exact: _Curve, rough: _Curve, target: float, start: float) -> float:
+    """The smallest number of four digits at which the exact curve is at most the target.
+
+    The rough curve, bent so that it meets the exact one where the answer is, says where to look.
+    The exact one decides: it was computed at the answer, and at its lower neighbour, which misses.
+    """
+    near = _smallest(rough, target, start, 1.1)
+    ratio = exact(near) / rough(near)
+    if 0 < ratio < math.inf:
+        near = _smallest(lambda noise: ratio * rough(noise), target, near, _CLOSE)
+    return _smallest(exact, target, near, _CLOSE)
+
+
+def _smallest(curve: _Curve, target: float, start: float, factor: float, digits: int = 4) -> float:
+    """The smallest number of so many digits at which the curve is at most the target.
+
+    Only numbers of that many digits are tried, so the end is two neighbours: one misses the target,
     the next one meets it. A straight line in logarithms finds them in three or four steps.
     """
-    low, high = _bracket(curve, target, round_up(start), factor)
+    low, high = _bracket(curve, target, round_up(start, digits), factor, digits)
     tries = 0
-    while step_up(low) < high:
+    while step_up(low, digits) < high:
         tries += 1
         guess = math.sqrt(low * high)
         if tries % 4:  # every fourth step halves, so that the end is never far
             guess = _interpolate(low, high, curve(low), curve(high), target)
-        guess = min(max(round_up(guess), step_up(low)), step_down(high))
+        guess = min(max(round_up(guess, digits), step_up(low, digits)), step_down(high, digits))
         low, high = (low, guess) if curve(guess) <= target else (guess, high)
     return high
 
 
-def _bracket(curve: _Curve, target: float, start: float, factor: float) -> tuple[float, float]:
-    """A noise multiplier that misses the target and one, `factor` larger, that meets it."""
+def _bracket(
+    curve: _Curve, target: float, start: float, factor: float, digits: int
+) -> tuple[float, float]:
+    """A noise multiplier that misses the target and one that meets it.
+
+    They differ by `factor`, or by several times that where `start` was far from both.
+    """
     low = high = start
+    reach = factor
     while curve(high) > target:
-        low, high = high, round_up(factor * high)
+        low, high = high, max(round_up(reach * high, digits), step_up(high, digits))
+        reach = max(reach, min(reach**4, _FAR))
         if high > MOST_NOISE:
             raise HansaError(
                 f"no noise brings epsilon down to {target:g}",
                 fix="allow a larger epsilon, fewer rounds or fewer clients per round, or more "
                 "noise on the metrics",
             )
+    reach = factor
     while curve(low) <= target:
-        low, high = round_up(low / factor), low
+        low, high = min(round_up(low / reach, digits), step_down(low, digits)), low
+        reach = max(reach, min(reach**4, _FAR))
         if low < 1 / MOST_NOISE:
             raise HansaError(
                 f"epsilon stays below {target:g} without noise", fix="use a smaller epsilon"

@@ -30,6 +30,7 @@ from hansa.core.events import (
     DiscreteGaussianSum,
     Event,
     PoissonSampled,
+    RepeatAndSelect,
     SampledWithoutReplacement,
     SampledWithReplacement,
     SelfComposed,
@@ -70,6 +71,7 @@ def holds_discrete_sum(event: Event) -> bool:
             | PoissonSampled(event=inner)
             | SampledWithReplacement(event=inner)
             | SampledWithoutReplacement(event=inner)
+            | RepeatAndSelect(event=inner)
         ):
             return holds_discrete_sum(inner)
         case _:
@@ -96,7 +98,7 @@ def why_unknown(
         case Composed(parts):
             reasons = [why_unknown(part, relation, theirs) for part in parts]
             return next((reason for reason in reasons if reason is not None), None)
-        case PoissonSampled(event=inner) if relation is Relation.ADD_OR_REMOVE_ONE:
+        case PoissonSampled(event=inner) if relation is not Relation.REPLACE_ONE:
             if _sampled(inner):
                 return "no bound is known for a sample of a sample"
             return why_unknown(inner, relation, theirs)
