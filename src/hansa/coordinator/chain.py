@@ -1,15 +1,16 @@
-"""Append-only hash chains: h_i = SHA256(h_{i-1} || entry_i), entries in canonical JSON.
+"""Append-only hash chains: h_i = SHA256(h_{i-1} || SHA256(entry_i)), entries in canonical JSON.
 
-Each entry names its chain and its place, so that no entry can be moved. Where a chain ends is kept
-beside it, so that a chain that lost its tail is noticed; that the whole store was set back to an
-older copy is noticed by whoever kept a `Head`.
+Only the hash of an entry enters, so that whoever kept a head can be shown that another one extends
+it by 32 bytes an entry, without a word of the entries. Each entry names its chain and its place, so
+that no entry can be moved. Where a chain ends is kept beside it, so that a chain that lost its tail
+is noticed; that the whole store was set back to an older copy is noticed by whoever kept a `Head`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,19 @@ class Link:
     columns: Mapping[str, object]
 
 
+def digest(entry: str) -> str:
+    """SHA-256 of an entry."""
+    return hashlib.sha256(entry.encode("utf-8")).hexdigest()
+
+
 def link(before: str, entry: str) -> str:
     """The hash after an entry."""
-    return hashlib.sha256(bytes.fromhex(before) + entry.encode("utf-8")).hexdigest()
+    return follow(before, digest(entry))
+
+
+def follow(before: str, entry_sha256: str) -> str:
+    """The hash after an entry of which only the SHA-256 is known."""
+    return hashlib.sha256(bytes.fromhex(before + entry_sha256)).hexdigest()
 
 
 def head(connection: Connection, chain: str) -> Head:
@@ -52,18 +63,39 @@ def extend(connection: Connection, chain: str, body: Mapping[str, object]) -> tu
     Returns:
       The new head and the entry's text.
     """
-    last = head(connection, chain)
-    entry = canonical.dumps({"chain": chain, "seq": last.seq + 1, **body})
-    new = Head(last.seq + 1, link(last.hash, entry))
-    if last.seq:
+    new, links = extend_all(connection, chain, [body])
+    return new, links[0].entry
+
+
+def extend_all(
+    connection: Connection, chain: str, bodies: Sequence[Mapping[str, object]]
+) -> tuple[Head, list[Link]]:
+    """Adds entries to a chain's end; the caller stores them.
+
+    Returns:
+      The new head, and for each body its place, text and hash.
+    """
+    before = last = head(connection, chain)
+    links = []
+    for body in bodies:
+        entry = canonical.dumps({"chain": chain, "seq": last.seq + 1, **body})
+        last = Head(last.seq + 1, link(last.hash, entry))
+        links.append(Link(last.seq, entry, last.hash, {}))
+    if before.seq:
         change = update(schema.heads).where(schema.heads.c.chain == chain)
-        connection.execute(change.values(seq=new.seq, hash=new.hash))
-    else:
-        connection.execute(insert(schema.heads).values(chain=chain, seq=new.seq, hash=new.hash))
-    return new, entry
+        connection.execute(change.values(seq=last.seq, hash=last.hash))
+    elif links:
+        connection.execute(insert(schema.heads).values(chain=chain, seq=last.seq, hash=last.hash))
+    return last, links
 
 
-def verify(chain: str, links: Iterable[Link], end: Head, seen: Head | None = None) -> Head:
+def verify(
+    chain: str,
+    links: Iterable[Link],
+    end: Head,
+    seen: Head | None = None,
+    each: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Head:
     """Recomputes a whole chain.
 
     Args:
@@ -71,6 +103,7 @@ def verify(chain: str, links: Iterable[Link], end: Head, seen: Head | None = Non
       links: all entries, in order.
       end: where the store says that it ends.
       seen: a head that was handed out earlier and must still be in it.
+      each: called with what each entry says, once its place in the chain is sure.
 
     Returns:
       The end.
@@ -89,6 +122,8 @@ def verify(chain: str, links: Iterable[Link], end: Head, seen: Head | None = Non
             raise _broken(chain, f"entry {last.seq} is not the one that was written")
         if seen is not None and seen.seq == last.seq and seen.hash != last.hash:
             raise _broken(chain, f"entry {last.seq} is another one than was seen before")
+        if each is not None:
+            each(said)
     if last != end:
         raise _broken(chain, f"it ends after {last.seq} entries, not after {end.seq}")
     if seen is not None and seen.seq > last.seq:
@@ -102,6 +137,7 @@ def verify_stored(
     query: Select[Any],
     columns: Callable[[Row[Any]], Mapping[str, object]],
     seen: Head | None,
+    each: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Head:
     """Recomputes a chain from its table, a thousand entries at a time.
 
@@ -111,6 +147,7 @@ def verify_stored(
       query: its rows in order, with `seq`, `entry` and `hash`.
       columns: what the other columns of a row say again.
       seen: see `verify`.
+      each: see `verify`.
 
     Raises:
       StoreError: see `verify`.
@@ -118,7 +155,7 @@ def verify_stored(
     end = head(connection, chain)
     with connection.execute(query, execution_options={"yield_per": 1000}) as found:
         links = (Link(row.seq, row.entry, row.hash, columns(row)) for row in found)
-        return verify(chain, links, end, seen)
+        return verify(chain, links, end, seen, each)
 
 
 def _parsed(entry: str) -> dict[str, object]:

@@ -4,19 +4,23 @@
                                 released counts as released
 
 A charge is one row per step. Rounds, attempts and purposes are its name, so that sending it again
-is free and a retry with fresh noise is charged again.
+is free and a retry with fresh noise is charged again. Where budgets across jobs cover the job, the
+same transaction charges them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select
 
+from hansa.budget.entry import Key
 from hansa.coordinator import chain, schema
+from hansa.coordinator.budget import JobBudget
+from hansa.coordinator.budget_book import StoredBook
 from hansa.coordinator.rows import Head, LedgerRow
 from hansa.coordinator.store import Store
 from hansa.core import canonical, events
@@ -35,12 +39,14 @@ class StoreLedger:
       allowance: how many charges that cost privacy the job may make; charges that reveal nothing,
         or that promise nothing, are written down and do not count.
       now: seconds since the epoch, for the entries' times.
+      budget: the blocks that the job holds, from `Budgets.decide`; None if it holds none.
     """
 
     store: Store = field(repr=False)
     job: str
     allowance: int
     now: Callable[[], float] = field(repr=False)
+    budget: JobBudget | None = None
 
     def reserve(self, charge: Charge) -> None:
         """Sets a charge aside; a known charge changes nothing.
@@ -50,8 +56,9 @@ class StoreLedger:
           StoreError: the charge is another job's, or was reserved with another event.
         """
         self._check_job(charge)
+        costs = self._costs(charge)
 
-        def step(connection: Connection) -> None:
+        def step(connection: Connection, book: StoredBook) -> None:
             if _known(connection, charge, "reserve"):
                 return
             used = _used(connection, self.job)
@@ -60,19 +67,23 @@ class StoreLedger:
                     f"job '{self.job}' has used all {self.allowance} of its private releases",
                     fix="submit a job with a larger budget, if its data's owners agree",
                 )
+            self._check_held(book)
+            if costs:
+                book.reserve(_key(charge), charge.event, costs, self.now())
             _append(connection, charge, "reserve", self.now())
 
-        self.store.database.write(step)
+        self.store.budgets.write(step)
 
     def commit(self, charge: Charge) -> None:
         """Spends a reserved charge; when this returns, its release may begin.
 
         Raises:
           StoreError: it was not reserved, or was reserved with another event.
+          HansaError: its job is over.
         """
         self._check_job(charge)
 
-        def step(connection: Connection) -> None:
+        def step(connection: Connection, book: StoredBook) -> None:
             if not _known(connection, charge, "reserve"):
                 raise StoreError(
                     f"round {charge.round}, attempt {charge.attempt} of job '{self.job}' was not "
@@ -80,9 +91,12 @@ class StoreLedger:
                     fix="reserve a charge before the first client is contacted",
                 )
             if not _known(connection, charge, "commit"):
+                self._check_held(book)
+                if self.budget is not None and _spends(charge):
+                    book.commit(_key(charge), self.now())
                 _append(connection, charge, "commit", self.now())
 
-        self.store.database.write(step)
+        self.store.budgets.write(step)
 
     def used(self) -> int:
         """Charges that count against the allowance, reserved or committed."""
@@ -109,12 +123,30 @@ class StoreLedger:
             lambda c: chain.verify_stored(c, _chain(self.job), _all(self.job), _columns, seen)
         )
 
+    def _costs(self, charge: Charge) -> Mapping[str, int]:
+        """What the charge costs each block; counted before the transaction, for it takes time."""
+        if self.budget is None or not self.budget.blocks or isinstance(charge.event, NoOp):
+            return {}
+        return self.budget.costs(charge.event)
+
+    def _check_held(self, book: StoredBook) -> None:
+        """Raises if the job holds blocks that this ledger would not charge."""
+        if self.budget is None and book.positions(self.job):
+            raise StoreError(
+                f"job '{self.job}' draws from privacy budgets that its ledger does not know",
+                fix="open the ledger with the budget that Budgets.decide gave",
+            )
+
     def _check_job(self, charge: Charge) -> None:
         if charge.job != self.job:
             raise StoreError(
                 f"a charge of job '{charge.job}' does not belong to the ledger of '{self.job}'",
                 fix="charge the job's own ledger",
             )
+
+
+def _key(charge: Charge) -> Key:
+    return Key(charge.job, charge.purpose.value, charge.round, charge.attempt)
 
 
 def _chain(job: str) -> str:

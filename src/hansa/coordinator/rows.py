@@ -303,6 +303,40 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetRow:
+    """One entry of the log of all privacy budgets.
+
+    Attributes:
+      seq: its place in the chain, from 1.
+      entry: its canonical JSON, see `hansa.budget.entry.Entry`.
+      hash: end of the chain up to here.
+    """
+
+    seq: int
+    entry: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cosignature:
+    """A site's word that it has seen the budgets' chain end so.
+
+    Attributes:
+      site: who says it.
+      seq: entries that the chain had.
+      hash: its end then.
+      signature: of the site's signing key, 128 hexadecimal digits.
+      time: when it came.
+    """
+
+    site: str
+    seq: int
+    hash: str
+    signature: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to be the one coordinator of a store.
 

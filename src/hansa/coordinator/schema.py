@@ -209,3 +209,61 @@ ledger = Table(
     Column("hash", Text, nullable=False),
     UniqueConstraint("job", "purpose", "round", "attempt", "kind"),
 )
+
+# ------------------------------------------------------------------ budgets across jobs
+
+budget_blocks = Table(
+    "budget_blocks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("block_json", Text, nullable=False),
+    Column("capacity", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("committed", BigInteger, nullable=False),
+)
+
+budget_jobs = Table(
+    "budget_jobs",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("decided", Double, nullable=False),
+)
+
+budget_positions = Table(
+    "budget_positions",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("block", Text, ForeignKey("budget_blocks.name"), primary_key=True),
+    Column("declared", BigInteger, nullable=False),
+    Column("left", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("settled", Boolean, nullable=False),
+)
+
+budget_entries = Table(
+    "budget_entries",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("job", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("block", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("urdp", BigInteger, nullable=False),
+    Column("entry", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    UniqueConstraint("job", "purpose", "round", "attempt", "block", "kind"),
+    Index(None, "block", "seq"),
+)
+
+budget_cosignatures = Table(
+    "budget_cosignatures",
+    metadata,
+    Column("site", Text, ForeignKey("sites.name"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("time", Double, nullable=False),
+)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hansa.coordinator import lease, migrations
+from hansa.coordinator.budget import Budgets
 from hansa.coordinator.database import Database
 from hansa.coordinator.rows import Lease
 from hansa.coordinator.store_events import Events
@@ -20,10 +21,15 @@ from hansa.coordinator.store_sites import Sites
 
 
 class Store(Sites, Jobs, Rounds, Events):
-    """Sites, jobs, rounds and the audit trail; ledgers are `StoreLedger`s over it."""
+    """Sites, jobs, rounds and the audit trail; ledgers are `StoreLedger`s over it.
+
+    Attributes:
+      budgets: privacy budgets across jobs.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
+        self.budgets = Budgets(database)
         self._acquiring = threading.Lock()
         self._lock: lease.Lock | None = None
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from hansa.coordinator import schema
+from hansa.coordinator.budget_book import StoredBook
 from hansa.coordinator.rows import TRANSITIONS, Decision, JobRow, Status
 from hansa.coordinator.store_events import Subject, append, storable
 from hansa.errors import DigestMismatch, StoreError
@@ -57,7 +58,8 @@ class Jobs(Subject):
     def set_status(self, job: str, status: Status, reason: str, now: float) -> None:
         """Moves a job on in its life; see `TRANSITIONS`.
 
-        A job that ends without being done gives up the round that is open.
+        A job that ends without being done gives up the round that is open. One that ends gives
+        back what it set aside of privacy budgets and never drew.
 
         Raises:
           StoreError: the job cannot get there from where it is, or is done with a round open.
@@ -72,6 +74,9 @@ class Jobs(Subject):
                 )
             if after.final:
                 _end_rounds(connection, job, done=after is Status.DONE)
+                book = StoredBook(connection)
+                book.settle(job, now)
+                book.flush()
             change = update(schema.jobs).where(schema.jobs.c.id == job)
             connection.execute(change.values(status=after, reason=storable(reason)))
             body = {"from": before, "to": after, "reason": storable(reason)}

@@ -1,0 +1,171 @@
+"""The book over the store's tables: reads what it is asked for, writes what was added."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from hansa.budget.block import Block, block_of
+from hansa.budget.book import Book
+from hansa.budget.entry import Key, Kind
+from hansa.budget.rules import Account, Draw, Fate, Position
+from hansa.coordinator import chain, schema
+from hansa.core import canonical
+
+CHAIN: Final = "budget"
+"""The one chain over the entries of all blocks."""
+
+_FATES: Final = {
+    Kind.RESERVE: Fate.RESERVED,
+    Kind.COMMIT: Fate.COMMITTED,
+    Kind.REFUND: Fate.REFUNDED,
+}
+
+
+class StoredBook(Book):
+    """A book in one transaction; nothing is written before `flush`."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self._loaded = False
+        self._created: set[str] = set()
+
+    def create(self, block: Block, now: float) -> None:
+        """See `Book.create`."""
+        if block.name not in self.blocks():
+            self._created.add(block.name)
+        super().create(block, now)
+
+    def flush(self) -> None:
+        """Writes the log to the chain, and the numbers that changed."""
+        if not self.log:
+            return
+        _, links = chain.extend_all(self._connection, CHAIN, [entry.body for entry in self.log])
+        self._write_numbers()
+        self._connection.execute(
+            insert(schema.budget_entries),
+            [
+                {
+                    "seq": link.seq,
+                    "job": entry.job,
+                    "purpose": entry.purpose,
+                    "round": entry.round,
+                    "attempt": entry.attempt,
+                    "block": entry.block,
+                    "kind": entry.kind.value,
+                    "urdp": entry.urdp,
+                    "entry": link.entry,
+                    "hash": link.hash,
+                }
+                for entry, link in zip(self.log, links, strict=True)
+            ],
+        )
+        self.log.clear()
+        self.changed.clear()
+        self._created.clear()
+
+    def _write_numbers(self) -> None:
+        table = schema.budget_blocks
+        new, old = [], []
+        for name in sorted({block for block, _ in self.changed}):
+            account = self._accounts[name]
+            numbers = {
+                "held": account.held,
+                "reserved": account.reserved,
+                "committed": account.committed,
+            }
+            if name in self._created:
+                text = canonical.dumps(self._blocks[name].words)
+                named = {"name": name, "block_json": text, "capacity": account.capacity}
+                new.append({**named, **numbers})
+            else:
+                old.append({"which": name, **numbers})
+        if new:
+            self._connection.execute(insert(table), new)
+        if old:
+            change = update(table).where(table.c.name == bindparam("which"))
+            self._connection.execute(change, old)
+        self._write_positions()
+
+    def _write_positions(self) -> None:
+        held = {(entry.block, entry.job) for entry in self.log if entry.kind is Kind.HOLD}
+        new, old = [], []
+        for block, job in sorted(self.changed):
+            if not job:
+                continue
+            position = self._positions[job][block]
+            numbers = {
+                "left": position.left,
+                "reserved": position.reserved,
+                "settled": position.settled,
+            }
+            if (block, job) in held:
+                named = {"block": block, "job": job, "declared": position.declared}
+                new.append({**named, **numbers})
+            else:
+                old.append({"of": job, "at": block, **numbers})
+        table = schema.budget_positions
+        if new:
+            self._connection.execute(insert(table), new)
+        if old:
+            here = (table.c.job == bindparam("of")) & (table.c.block == bindparam("at"))
+            self._connection.execute(update(table).where(here), old)
+
+    # -------------------------------------------------------------- where it comes from
+
+    def _find_blocks(self) -> tuple[dict[str, Block], dict[str, Account]]:
+        if not self._loaded:
+            self._loaded = True
+            for row in self._connection.execute(select(schema.budget_blocks)):
+                self._blocks[row.name] = block_of(json.loads(row.block_json))
+                self._accounts[row.name] = account_of(row)
+        return self._blocks, self._accounts
+
+    def _find_positions(self, job: str) -> dict[str, Position]:
+        if job not in self._positions:
+            table = schema.budget_positions
+            rows = self._connection.execute(select(table).where(table.c.job == job))
+            self._positions[job] = {row.block: position_of(row) for row in rows}
+        return self._positions[job]
+
+    def _find_draws(self, key: Key) -> dict[str, Draw]:
+        of_job = self._draws.setdefault(key.job, {})
+        if key not in of_job:
+            table = schema.budget_entries
+            here = (
+                (table.c.job == key.job)
+                & (table.c.purpose == key.purpose)
+                & (table.c.round == key.round)
+                & (table.c.attempt == key.attempt)
+                & table.c.kind.in_([kind.value for kind in _FATES])
+            )
+            rows = self._connection.execute(select(table).where(here).order_by(table.c.seq))
+            of_job[key] = draws_of(rows)
+        return of_job[key]
+
+
+def account_of(row: Row[Any]) -> Account:
+    """A block's numbers."""
+    return Account(row.capacity, row.held, row.reserved, row.committed)
+
+
+def position_of(row: Row[Any]) -> Position:
+    """A job's numbers at a block."""
+    return Position(row.declared, row.left, row.reserved, row.settled)
+
+
+def draws_of(rows: Iterable[Row[Any]]) -> dict[str, Draw]:
+    """What became of one charge, from its entries in order, by block."""
+    found: dict[str, Draw] = {}
+    for row in rows:
+        kind = Kind(row.kind)
+        if kind is Kind.RESERVE:
+            found[row.block] = Draw(row.urdp, json.loads(row.entry)["from_hold"])
+        else:
+            before = found[row.block]
+            found[row.block] = Draw(before.urdp, before.from_hold, _FATES[kind])
+    return found
