@@ -31,7 +31,7 @@ class SamplerLaws:
 
     def draws(self, population: list[str] | None = None) -> list[tuple[str, ...]]:
         them = self.population if population is None else population
-        return [self.sampler.draw(them, KEY.derive("round", i)) for i in range(DRAWS)]
+        return [self.sampler.draw(them, KEY.derive("round", i), i) for i in range(DRAWS)]
 
     def test_it_can_do_what_it_promises(self):
         self.sampler.check()
@@ -68,6 +68,16 @@ class SamplerLaws:
         rate = min(self.sampler.expected, self.sampler.cap) / self.sampler.population
         drawn = sum("c000" in cohort for cohort in self.draws(self.population[:-2]))
         assert abs(drawn - DRAWS * rate) <= 5 * math.sqrt(DRAWS * rate * (1 - rate)) + 1e-9
+
+    def test_nobody_takes_part_more_often_than_is_counted(self):
+        """In any window of consecutive rounds."""
+        drawn = self.draws()
+        for window in (1, 2, 5, 9):
+            most = self.sampler.participations(window)
+            for start in range(40):
+                together = [name for cohort in drawn[start : start + window] for name in cohort]
+                assert max(map(together.count, together), default=0) <= most
+        assert self.sampler.participations(0) == 0
 
     def test_more_clients_than_planned_are_refused(self):
         with pytest.raises(HansaError, match="made for at most"):

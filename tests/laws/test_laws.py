@@ -22,7 +22,7 @@ from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
 from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.ledger import MemoryLedger
-from hansa.samplers import Everyone, FixedSize, Poisson
+from hansa.samplers import Cyclic, Everyone, FixedSize, Known, Poisson
 from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
 from hansa.stages.discrete_noise import DiscreteGaussian
@@ -281,6 +281,22 @@ class TestPoissonWithLimit(SamplerLaws):
 class TestFixedSize(SamplerLaws):
     sampler = FixedSize(9, 30)
     accountant = "rdp"
+
+
+class TestCyclic(SamplerLaws):
+    sampler = Cyclic(4, 20)
+
+
+class TestCyclicPoisson(SamplerLaws):
+    sampler = Cyclic(4, 60, rate=0.5)
+
+
+class TestKnown(SamplerLaws):
+    sampler = Known(Poisson(0.3, 40))
+
+
+class TestKnownTurns(SamplerLaws):
+    sampler = Known(Cyclic(4, 20))
 
 
 # ------------------------------------------------------------------ accountants and ledgers

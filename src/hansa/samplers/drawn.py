@@ -1,9 +1,4 @@
-"""Who takes part in a round, and how much privacy it is worth that nobody knows who does.
-
-A plan names the size of the population. Where fewer clients are there, the missing ones are drawn
-like the others and contribute nothing, so that each client's chance is the one that the plan
-accounts for. More clients than planned are refused: bounds and accounting would not hold.
-"""
+"""Cohorts that the coordinator draws: everyone, Poisson samples, and samples of a fixed size."""
 
 from __future__ import annotations
 
@@ -12,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hansa.core import events
 from hansa.core.events import (
@@ -24,8 +18,9 @@ from hansa.core.events import (
 )
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Relation
-from hansa.errors import HansaError, PlanError
+from hansa.errors import PlanError
 from hansa.privacy.joint import joint
+from hansa.samplers.present import check_population, check_present, present
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class Everyone:
 
     def check(self) -> None:
         """Raises PlanError if there is nobody."""
-        _check_population(self, self.population)
+        check_population(self, self.population)
 
     def draw(self, population: Sequence[str], key: ReplayKey, number: int = 0) -> tuple[str, ...]:  # noqa: ARG002  # the seam's signature
         """Everyone who is there.
@@ -66,7 +61,7 @@ class Everyone:
         Raises:
           HansaError: more clients are there than the plan was made for.
         """
-        _check_present(population, self.population)
+        check_present(population, self.population)
         return tuple(population)
 
     def amplify(self, event: Event) -> Event:
@@ -120,7 +115,7 @@ class Poisson:
 
     def check(self) -> None:
         """Raises PlanError if the rate is no probability, or the limit would often cut."""
-        _check_population(self, self.population)
+        check_population(self, self.population)
         if not 0 < self.rate <= 1:
             raise PlanError(
                 self,
@@ -142,12 +137,12 @@ class Poisson:
         Raises:
           HansaError: more clients are there than the plan was made for.
         """
-        _check_present(population, self.population)
+        check_present(population, self.population)
         rng = key.generator("poisson")
         drawn = np.flatnonzero(rng.random(self.population) < self.rate)
         if len(drawn) > self.cap:
             drawn = rng.choice(drawn, self.cap, replace=False)
-        return _present(population, drawn)
+        return present(population, drawn)
 
     def amplify(self, event: Event) -> Event:
         """The event under Poisson sampling, cut off at the limit.
@@ -214,7 +209,7 @@ class FixedSize:
 
     def check(self) -> None:
         """Raises PlanError if so many cannot be drawn."""
-        _check_population(self, self.population)
+        check_population(self, self.population)
         if not 1 <= self.size <= self.population:
             raise PlanError(
                 self,
@@ -234,9 +229,9 @@ class FixedSize:
         Raises:
           HansaError: more clients are there than the plan was made for.
         """
-        _check_present(population, self.population)
+        check_present(population, self.population)
         rng = key.generator("fixed")
-        return _present(population, rng.choice(self.population, self.cap, replace=False))
+        return present(population, rng.choice(self.population, self.cap, replace=False))
 
     def amplify(self, event: Event) -> Event:
         """The event under sampling without replacement.
@@ -262,21 +257,3 @@ class FixedSize:
     @property
     def _over(self) -> bool:
         return self.over_selection > 1
-
-
-def _check_population(part: object, population: int) -> None:
-    if population < 1:
-        raise PlanError(part, "there is nobody to draw", "set cohort.population to at least 1")
-
-
-def _check_present(population: Sequence[str], planned: int) -> None:
-    if len(population) > planned:
-        raise HansaError(
-            f"{len(population):,} clients are there, the plan was made for at most {planned:,}",
-            fix=f"set cohort.population = {len(population)} and compile the job again",
-        )
-
-
-def _present(population: Sequence[str], drawn: NDArray[np.int64]) -> tuple[str, ...]:
-    """Who is there among the places that were drawn, in the population's order."""
-    return tuple(population[i] for i in np.sort(drawn).tolist() if i < len(population))
