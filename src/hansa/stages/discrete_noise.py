@@ -17,6 +17,7 @@ from hansa.core.vector import Layout, Segment, Vector, blocks
 from hansa.errors import HansaError, PlanError, UpdateRejected
 from hansa.privacy.discrete import MOST_SIGMA, discrete_gaussian
 from hansa.privacy.distributed import rounded_norm
+from hansa.privacy.statement_parts import Generation
 from hansa.stages.norm import TOLERANCE, l2_norm
 from hansa.stages.quantize import BITS, Quantize, fits, smallest_step
 
@@ -147,6 +148,15 @@ class DiscreteGaussian:
         self._check_bounds(spec, noised)
         l2 = noised.bound(spec.size) * noised.step
         return replace(inside, l2=l2, peak=min(spec.peak + noised.step, l2))
+
+    def generation(self, spec: UpdateSpec) -> Generation:
+        """Integers, sampled exactly."""
+        return Generation(
+            "discrete Gaussian samples by rejection from random integers (Canonne, Kamath and "
+            "Steinke 2020), see hansa.privacy.discrete",
+            spec.quantum,
+            exact=True,
+        )
 
     def encode(self, update: Update, ctx: Context) -> Update:
         """Rounds and adds noise, each segment with random bits of its own.
