@@ -119,7 +119,6 @@ def block_of(words: Mapping[str, Any]) -> Block:
       Refused: a word is missing, unknown or impossible.
     """
     known = {f.name: f for f in fields(Block)}
-    relations = {relation.name.lower(): relation for relation in Relation}
     kinds = {"epsilon": (int, float), "delta": (int, float), "order": (int,)}
     for name, value in words.items():
         if name not in known or (
@@ -133,12 +132,20 @@ def block_of(words: Mapping[str, Any]) -> Block:
     ]
     if missing:
         raise Refused(f"a block needs {', '.join(missing)}", fix="say all of them")
-    if words["relation"] not in relations:
-        raise Refused(
-            f"{words['relation']!r} is no relation", fix=f"use one of {', '.join(relations)}"
-        )
     numbers = {"epsilon": _number(words["epsilon"]), "delta": _number(words["delta"])}
-    return Block(**{**words, **numbers, "relation": relations[words["relation"]]})
+    return Block(**{**words, **numbers, "relation": relation_of(words["relation"])})
+
+
+def relation_of(word: str) -> Relation:
+    """The relation of that name.
+
+    Raises:
+      Refused: there is none.
+    """
+    relations = {relation.name.lower(): relation for relation in Relation}
+    if word not in relations:
+        raise Refused(f"{word!r} is no relation", fix=f"use one of {', '.join(relations)}")
+    return relations[word]
 
 
 def _number(value: float) -> float:

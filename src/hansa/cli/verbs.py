@@ -52,6 +52,9 @@ VERBS: Mapping[str, Verb] = {
     "sites": Verb(
         "hansa.cli.invite:sites", "List the sites of a federation, and who attends.", FEDERATION
     ),
+    "budget": Verb(
+        "hansa.cli.budget:app", "Privacy budgets across jobs: create, look, check.", FEDERATION
+    ),
     "site": Verb("hansa.cli.site:app", "Join a federation and run a site.", FEDERATION),
     "demo": Verb(
         "hansa.cli.demo:demo", "Train across four real hospitals on this machine.", MACHINE
