@@ -17,6 +17,7 @@ from hansa.core.events import NoOp
 from hansa.core.parts import Relation, Update
 from hansa.core.spec import Divisor, Domain, Reader
 from hansa.engines.inline import InlineEngine
+from hansa.mechanisms.discrete import CentralDiscrete
 from hansa.mechanisms.distributed import DistributedGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
@@ -235,6 +236,20 @@ class TestGaussianAddOrRemove(MechanismLaws):
 
 class TestGaussianReplaceOne(MechanismLaws):
     mechanism = CentralGaussian(0.8, 0.5, Relation.REPLACE_ONE)
+
+    def sigma(self, of):
+        return 2 * (0.8 if of.segment == "delta" else 0.5) * of.l2
+
+
+class TestDiscreteAddOrRemove(MechanismLaws):
+    mechanism = CentralDiscrete(0.8, 0.5)
+
+    def sigma(self, of):
+        return (0.8 if of.segment == "delta" else 0.5) * of.l2
+
+
+class TestDiscreteReplaceOne(MechanismLaws):
+    mechanism = CentralDiscrete(0.8, 0.5, Relation.REPLACE_ONE)
 
     def sigma(self, of):
         return 2 * (0.8 if of.segment == "delta" else 0.5) * of.l2
