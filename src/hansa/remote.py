@@ -84,6 +84,10 @@ class Remote:
         with self._answer("GET", f"/v1/jobs/{quote(job, safe='')}/model") as answer:
             return answer.read()
 
+    def statement(self, job: str) -> dict[str, Any]:
+        """The privacy statement of a job, as it is now."""
+        return self._call("GET", f"/v1/jobs/{quote(job, safe='')}/statement")
+
     def sites(self) -> list[dict[str, Any]]:
         """The enrolled sites."""
         return list(self._call("GET", "/v1/sites")["sites"])

@@ -8,6 +8,7 @@
 | GET  /v1/jobs/{job}              | one job with its rounds and the sites' verdicts   |
 | POST /v1/jobs/{job}/cancel       | end a job                                         |
 | GET  /v1/jobs/{job}/model        | the newest model, little-endian float32           |
+| GET  /v1/jobs/{job}/statement    | its privacy statement, as it is now               |
 | GET  /v1/events?job=&after=      | one JSON object per line, as things happen        |
 | GET  /v1/sites                   | enrolled sites                                    |
 | POST /v1/sites/{site}/revoke     | shut a site out at once                           |
@@ -37,6 +38,7 @@ from hansa.coordinator.members import Members
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.rows import JobRow, Operator
 from hansa.coordinator.runner import Runner
+from hansa.coordinator.statements import statement_of_job
 from hansa.coordinator.store import Store
 from hansa.coordinator.submission import accept
 from hansa.core import canonical
@@ -87,6 +89,7 @@ class PeopleDoor:
                 Route("/v1/jobs/{job}", self._guard(self._job)),
                 Route("/v1/jobs/{job}/cancel", self._guard(self._cancel), methods=["POST"]),
                 Route("/v1/jobs/{job}/model", self._guard(self._model)),
+                Route("/v1/jobs/{job}/statement", self._guard(self._statement)),
                 Route("/v1/events", self._guard(self._events)),
                 Route("/v1/sites", self._guard(self._sites)),
                 Route("/v1/sites/{site}/revoke", self._guard(self._revoke), methods=["POST"]),
@@ -165,6 +168,7 @@ class PeopleDoor:
             "verdicts": [canonical.plain(d) for d in self.store.decisions(job)],
             "rounds": [canonical.plain(r) for r in self.store.records(job)],
             "model_sha256": state.model_sha256 if state else row.initial_sha256,
+            "statement": f"/v1/jobs/{job}/statement",
         }
 
     async def _cancel(self, request: Request) -> Response:
@@ -176,6 +180,11 @@ class PeopleDoor:
         whole = await asyncio.to_thread(self._whole, request.path_params["job"])
         content = await asyncio.to_thread(self.blobs.get, whole["model_sha256"])
         return Response(content, media_type="application/octet-stream")
+
+    async def _statement(self, request: Request) -> Response:
+        job = request.path_params["job"]
+        statement = await asyncio.to_thread(statement_of_job, self.store, job)
+        return JSONResponse(statement.to_json())
 
     # -------------------------------------------------------------- news, sites
 
