@@ -12,6 +12,8 @@ from hansa.core.canonical import Json
 from hansa.core.plan import Plan, Step
 from hansa.core.spec import Domain, UpdateSpec
 from hansa.errors import HansaError, JobError, JobRefused, PlanError, PlanRefused
+from hansa.privacy.advice import advice_on
+from hansa.privacy.statement import statement_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def problems(error: Exception) -> tuple[Problem, ...]:
 
 def plan_json(plan: Plan) -> dict[str, Json]:
     """A plan as one JSON object; `epsilon` and `delta` are null without differential privacy."""
+    advice = advice_on(plan)
     return {
         "job": plan.job.name,
         "digest": plan.digest,
@@ -63,6 +66,8 @@ def plan_json(plan: Plan) -> dict[str, Json]:
         "epsilon": plan.epsilon if math.isfinite(plan.epsilon) else None,
         "delta": plan.job.privacy.delta if math.isfinite(plan.epsilon) else None,
         "noise_multiplier": plan.job.privacy.noise_multiplier,
+        "statement": statement_of(plan).to_json(),
+        "advice": None if advice is None else advice.to_json(),
         "quorum": plan.quorum,
         "claims": list(plan.claims),
         "cost": canonical.plain(asdict(plan.cost)),
@@ -82,6 +87,8 @@ def refusal_json(error: Exception) -> dict[str, Json]:
         "epsilon": None,
         "delta": None,
         "noise_multiplier": None,
+        "statement": None,
+        "advice": None,
         "quorum": None,
         "claims": [],
         "cost": None,

@@ -176,6 +176,23 @@ def test_jobs_are_listed_and_shown(world: World) -> None:
     assert {row["site"] for row in whole["verdicts"]} == set(SITES)
 
 
+def test_a_statement_says_what_was_released(world: World) -> None:
+    job = world.job("signed")
+    done = world.hansa("jobs", job, "--statement", "s.json")
+    assert done.code == 0, done.err
+    assert "The privacy statement is in s.json." in done.err
+    said = json.loads((world.folder / "s.json").read_text("utf-8"))
+    assert (said["private"], said["epsilon"]) == (False, None)
+    assert said["plan_digest"] == world.json("jobs", job)["plan_digest"]
+    released = said["released"]
+    assert (released["run"], released["final"]) == (job, True)
+    assert (released["rounds"], released["measurements"]) == (3, 1)
+    assert released["ledger_entries"] == 8
+    lost = world.hansa("jobs", "--statement", "s.json")
+    assert lost.code == 64
+    assert "name the JOB" in lost.err
+
+
 def test_a_job_that_waits_is_watched_until_interrupted_and_then_cancelled(world: World) -> None:
     job = world.job("waiting")
     watching = subprocess.Popen(

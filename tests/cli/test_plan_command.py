@@ -8,6 +8,9 @@ from pathlib import Path
 
 from hansa.core import canonical, events
 from hansa.jobfile import load_job
+from hansa.privacy.advice import advice_on
+from hansa.privacy.statement import of_json, statement_of
+from hansa.privacy.statement_page import FORMS, written
 from hansa.recipes import compile_plan
 
 KEYS = {
@@ -20,6 +23,8 @@ KEYS = {
     "epsilon",
     "delta",
     "noise_multiplier",
+    "statement",
+    "advice",
     "quorum",
     "claims",
     "cost",
@@ -47,12 +52,18 @@ def test_json_is_the_plan(hansa, tmp_path):
         "coordinator_bytes": plan.cost.coordinator_bytes,
     }
     assert said["errors"] == []
+    assert of_json(said["statement"]) == statement_of(plan)
+    advice = advice_on(plan)
+    assert advice is not None
+    assert said["advice"] == advice.to_json()
 
 
 def test_without_privacy_there_is_no_epsilon(hansa):
     said = json.loads(hansa("plan", "toy", "--json").out)
     assert said["epsilon"] is None
     assert said["delta"] is None
+    assert said["advice"] is None
+    assert said["statement"]["private"] is False
 
 
 def test_words_hold_all_that_people_decide_on(hansa, tmp_path):
@@ -103,3 +114,37 @@ def test_a_task_that_cannot_be_loaded_is_refused(hansa, tmp_path):
     assert done.code == 2
     assert "nothing_of_the_kind" in done.err
     assert "Traceback" not in done.err
+
+
+def test_an_epsilon_is_told_with_its_company(hansa, tmp_path):
+    said = " ".join(hansa("plan", "private").out.split())
+    statement = statement_of(compile_plan(load_job(tmp_path / "private")))
+    assert statement.sentence in said
+    assert said.count("epsilon 0.4588") == 2
+    assert "Noise against updates" in said
+    assert "5 0.4588 " in said
+    assert "No differential privacy" in hansa("plan", "toy").out
+    assert "Noise against updates" not in hansa("plan", "toy").out
+
+
+def test_lines_with_advice_fit_a_terminal(hansa, tmp_path):
+    job = tmp_path / "private" / "job.toml"
+    job.write_text(job.read_text().replace("noise_multiplier = 4.0", "noise_multiplier = 40.0"))
+    said = hansa("plan", "private").out
+    assert "Larger epsilon" in said
+    assert all(len(line) <= 80 for line in said.splitlines())
+
+
+def test_the_statement_is_written_in_the_form_that_is_asked_for(hansa, tmp_path):
+    statement = statement_of(compile_plan(load_job(tmp_path / "private")))
+    for suffix in FORMS:
+        done = hansa("plan", "private", "--statement", f"s{suffix}", "--json")
+        assert done.code == 0
+        assert (tmp_path / f"s{suffix}").read_text("utf-8") == written(statement, suffix)
+        assert json.loads(done.out)["digest"] == statement.plan_digest
+    wrong = hansa("plan", "private", "--statement", "s.pdf")
+    assert wrong.code == 1
+    assert ".html" in wrong.err
+    refused = hansa("plan", "broken", "--statement", "broken.md")
+    assert refused.code == 2
+    assert not (tmp_path / "broken.md").exists()

@@ -32,6 +32,7 @@ ROUTES = (
     ("GET", "/v1/jobs/net-1"),
     ("POST", "/v1/jobs/net-1/cancel"),
     ("GET", "/v1/jobs/net-1/model"),
+    ("GET", "/v1/jobs/net-1/statement"),
     ("GET", "/v1/events"),
     ("GET", "/v1/sites"),
     ("POST", "/v1/sites/kiel/revoke"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from hansa.cli.arguments import JOB, JSON
 from hansa.cli.invite import COORDINATOR
 from hansa.cli.output import emit, heading, note, say, table
 from hansa.errors import HansaError, Refused
+
+if TYPE_CHECKING:
+    from hansa.remote import Remote
 
 FINAL = frozenset({"done", "failed", "cancelled", "refused"})
 
@@ -38,14 +41,24 @@ def submit(
 def jobs(
     job: str = typer.Argument("", metavar="JOB", help="One job to show whole."),
     coordinator: Path = COORDINATOR,
+    statement: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Write JOB's privacy statement, with what it has released so far: .html, .md, .txt or "
+        ".json, by the file's name.",
+    ),
     json: bool = JSON,
 ) -> None:
     """List the jobs of a coordinator, or show one."""
     from hansa.news import moment, without_fix
     from hansa.remote import Remote
 
+    if statement is not None and not job:
+        raise typer.BadParameter("name the JOB that it is about", param_hint="--statement")
     remote = Remote.load(coordinator)
     if job:
+        if statement is not None:
+            _save_statement(remote, job, statement)
         _show(remote.job(job), json)
         return
     rows = remote.jobs()
@@ -101,6 +114,14 @@ def cancel(
     from hansa.remote import Remote
 
     _show(Remote.load(coordinator).cancel(job, reason), json)
+
+
+def _save_statement(remote: Remote, job: str, file: Path) -> None:
+    from hansa.privacy.statement import of_json
+    from hansa.privacy.statement_page import save
+
+    save(of_json(remote.statement(job)), file)
+    note(f"The privacy statement is in {file}.")
 
 
 def _show(whole: Mapping[str, Any], json: bool) -> None:

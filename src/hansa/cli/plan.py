@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from hansa.cli.arguments import JOB, JSON
-from hansa.cli.output import emit, heading, say, table
+from hansa.cli.output import emit, heading, note, say, table
 from hansa.errors import Refused
 
 if TYPE_CHECKING:
     from hansa.core.plan import Plan
+    from hansa.privacy.advice import Advice, Costs
 
 
-def plan(job: str = JOB, json: bool = JSON) -> None:
+def plan(
+    job: str = JOB,
+    statement: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Write the privacy statement: .html, .md, .txt or .json, by the file's name.",
+    ),
+    json: bool = JSON,
+) -> None:
     """Check a job: trail, claims, privacy, cost, digest.
 
     The task is loaded, but no data is read and nobody is contacted. A job that does not fit is
     refused with every reason and a fix for each; the exit code is then 2.
     """
     from hansa.jobfile import load_job
+    from hansa.privacy.statement import statement_of
+    from hansa.privacy.statement_page import save
     from hansa.recipes import compile_plan
     from hansa.report import plan_json, refusal_json
 
@@ -32,6 +43,9 @@ def plan(job: str = JOB, json: bool = JSON) -> None:
             raise
         emit(refusal_json(error))
         raise typer.Exit(error.exit_code) from error
+    if statement is not None:
+        save(statement_of(compiled), statement)
+        note(f"The privacy statement is in {statement}.")
     if json:
         emit(plan_json(compiled))
     else:
@@ -39,6 +53,8 @@ def plan(job: str = JOB, json: bool = JSON) -> None:
 
 
 def _show(plan: Plan) -> None:
+    from hansa.privacy.advice import advice_on
+    from hansa.privacy.statement import statement_of
     from hansa.report import size_words, trail_words
 
     job = plan.job
@@ -55,12 +71,14 @@ def _show(plan: Plan) -> None:
     heading("Claims")
     for claim in plan.claims:
         say(claim, "- ", "  ")
+    advice = advice_on(plan)
+    if advice is not None:
+        _show_advice(advice)
     heading("Numbers")
-    private = math.isfinite(plan.epsilon)
+    noise = f"multiplier {job.privacy.noise_multiplier:g}" if plan.private else ""
     rows = [
-        ("epsilon", f"{plan.epsilon:.4g}" if private else "infinite: no differential privacy"),
-        ("delta", f"{job.privacy.delta:g}" if private else ""),
-        ("noise", f"multiplier {job.privacy.noise_multiplier:g}" if private else ""),
+        ("privacy", statement_of(plan).sentence),
+        ("noise", noise),
         ("quorum", f"{plan.quorum} of at most {plan.parts.sampler.cap} updates in a round"),
         ("down", f"{size_words(plan.cost.down_bytes)} to each client in a round"),
         ("up", f"{size_words(plan.cost.up_bytes)} from each client in a round"),
@@ -71,3 +89,21 @@ def _show(plan: Plan) -> None:
     for name, value in rows:
         if value:
             say(value, f"{name:<13}", " " * 13)
+
+
+def _show_advice(advice: Advice) -> None:
+    """What the noise does to the model, and what more or fewer rounds would cost."""
+    heading("Noise against updates")
+    for words in advice.words:
+        say(words, "- ", "  ")
+    say()
+    table(
+        ("Rounds", "Epsilon with this noise, at the delta and unit of the plan"),
+        [(f"{row.rounds:,}", _cost(row)) for row in advice.rounds],
+    )
+
+
+def _cost(row: Costs) -> str:
+    if row.epsilon is None:
+        return "not counted here; set rounds.count and plan again"
+    return f"{row.epsilon:.4g}" + (" at most, by a rougher count" if row.approximate else "")

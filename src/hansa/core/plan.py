@@ -294,8 +294,8 @@ def _epsilon(
         errors.append(
             PlanError(
                 parts.mechanism,
-                f"this noise gives epsilon {epsilon:.4g} at delta {job.privacy.delta:g}, "
-                f"the job promises {job.privacy.epsilon:g}",
+                f"this noise gives epsilon {epsilon:.4g} at delta {job.privacy.delta:g} (unit: one "
+                f"{job.privacy.unit}), the job promises {job.privacy.epsilon:g}",
                 "leave privacy.noise_multiplier out, so that it is found from epsilon",
             )
         )

@@ -67,10 +67,13 @@ def reasons_against(policy: Policy, candidate: Candidate) -> tuple[str, ...]:
             f"{policy.min_cohort}"
         )
     if policy.max_epsilon and not plan.epsilon <= policy.max_epsilon:
-        epsilon = (
-            "no differential privacy" if math.isinf(plan.epsilon) else f"epsilon {plan.epsilon:.4g}"
+        promise = (
+            "no differential privacy"
+            if math.isinf(plan.epsilon)
+            else f"epsilon {plan.epsilon:.4g} at delta {privacy.delta:g} (unit: one {privacy.unit}; "
+            f"relation: {plan.relation.value})"
         )
-        found.append(f"{epsilon}, above policy.max_epsilon = {policy.max_epsilon:g}")
+        found.append(f"{promise}, above policy.max_epsilon = {policy.max_epsilon:g}")
     if privacy.epsilon and plan.epsilon > privacy.epsilon * (1 + 1e-6):
         found.append("the job promises a smaller epsilon than this site computes")
     return tuple(found)
