@@ -113,6 +113,10 @@ def test_the_table_is_right_to_240_bits(sigma):
             break
         weights.append(_exp_exactly(exponent))
         k += 1
+    if table.width == 1:
+        assert table.first <= 1 - len(weights), "all integers have their cell"
+        rest = -table.first - len(weights) + 1
+        weights = [*[Fraction(0)] * rest, *weights[:0:-1], *weights, *[Fraction(0)] * rest]
     total, below = sum(weights), Fraction(0)
     for k, weight in enumerate(weights[:-1]):
         below += weight
@@ -149,22 +153,39 @@ def always(bit: int) -> Words:
 
 @pytest.mark.parametrize("sigma", [1.0, 1000.0])
 def test_a_word_on_the_boundary_of_a_cell_is_decided_by_more_bits(sigma):
-    table = _table(sigma)
-    for k in range(1, 20 if sigma > 1 else 5):
-        word = table.words[k : k + 1].copy()
-        assert _cells(word, table, always(0)).tolist() == [k - 1]
-        assert _cells(word, table, always(1)).tolist() == [k]
-        assert _cells(word - np.uint64(1), table, always(1)).tolist() == [k - 1]
-        assert _cells(word + np.uint64(1), table, always(0)).tolist() == [k]
+    table, tried = _table(sigma), 0
+    one = np.uint32(1)
+    for k in range(1, len(table.words) - 1):
+        before, word, after = (int(w) for w in table.words[k - 1 : k + 2])
+        if not before + 1 < word < after - 1:
+            continue  # in the tails several boundaries share their first 32 bits
+        tried += 1
+        at = table.words[k : k + 1].copy()
+        assert _cells(at, table, always(0)).tolist() == [k - 1]
+        assert _cells(at, table, always(1)).tolist() == [k]
+        assert _cells(at - one, table, always(1)).tolist() == [k - 1]
+        assert _cells(at + one, table, always(0)).tolist() == [k]
+    assert tried > 10
+
+
+def test_where_boundaries_share_their_bits_more_bits_find_the_cell():
+    """Far out in a tail: the 32 known bits are all zeros, or all ones."""
+    table = _table(2.0)
+    assert table.cells[0] < 2**200
+    lowest = _cells(np.zeros(1, np.uint32), table, always(0))[0]
+    highest = _cells(np.full(1, 2**32 - 1, np.uint32), table, always(1))[0]
+    assert lowest == 0
+    assert highest == len(table.cells)
+    assert table.first + highest == -table.first
 
 
 def test_a_word_at_the_probability_itself_is_decided_by_more_bits():
-    """The comparison in float64 cannot tell within 2**-44; the exact one must."""
+    """The comparison cannot tell within 2**-32; the exact one must."""
     table = _table(1000.0)
     rng = np.random.default_rng(0)
     for u, k in zip(rng.integers(1, 125, 50), rng.integers(0, 40, 50), strict=True):
         exact = _exactly(int(u), int(k), table)
-        word = exact >> 192
+        word = exact >> 224
 
         def decided(of: int, bit: int, u: int = u, k: int = k) -> bool:
             sources = iter([np.array([of], np.uint64)])

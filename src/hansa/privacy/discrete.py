@@ -3,22 +3,23 @@
 N_Z(0, sigma**2) gives the integer x a probability proportional to exp(-x**2 / (2 sigma**2)). Noise
 that is an integer, on data that are integers, has no low bits to leak through (Mironov, CCS 2012).
 
-The sampler is a rejection sampler over cells of equal width t, in the manner of Canonne, Kamath and
-Steinke (NeurIPS 2020, arXiv 2004.00010), with a table where they toss geometric coins:
+Up to a sigma of 16 a table of all integers is inverted: one uniform number, one sample. Beyond, it
+is a rejection sampler over cells of equal width t, in the manner of Canonne, Kamath and Steinke
+(NeurIPS 2020, arXiv 2004.00010), with a table where they toss geometric coins:
 
     cell k      with probability proportional to exp(-(t k)**2 / (2 sigma**2)), by a table
     x = t k + u with u uniform in 0 .. t - 1
     accept x    with probability exp(-u (u + 2 t k) / (2 sigma**2))
     sign        a fair coin; a negative zero is rejected, or 0 would count twice
 
-Every decision compares a uniform number U with a real number p. 64 bits of U and p in float64
-decide all but about one in 2**43; where they lie too close to tell, 192 more bits of U are drawn
+Every decision compares a uniform number U with a real number p. 32 bits of U and p in float64
+decide all but about one in 2**22; where they lie too close to tell, 256 more bits of U are drawn
 and p is computed to 100 decimal digits.
 
 | error                                             | per sample | where it goes             |
 |---------------------------------------------------|------------|---------------------------|
 | a comparison of 256 bits that is still undecided  | < 2**-240  | delta: less than 2**-200  |
-| cells that are left out, beyond 19 sigma          | < 2**-240  | for 2**40 samples, which  |
+| what is left out, beyond 18 sigma                 | < 2**-230  | for 2**30 samples, which  |
 | rounding of the table                             | < 2**-240  | is nothing beside a delta |
 
 How long it takes depends on how often it rejects, not on how large the noise is.
@@ -46,14 +47,16 @@ MOST_SIGMA = 2.0**40
 _CELLS_PER_SIGMA = 8
 """5 % of the proposals are rejected; more cells would only make the table larger."""
 
-_WORD = 64
+_KNOWN = 32
+"""Bits of U that decide nearly always."""
+
 _BITS = 256
-"""Bits of U where 64 do not decide."""
+"""Bits of U where those do not decide."""
 
-_MARGIN = 2.0**-44
-"""The relative error of a float64 probability is below 2**-48: see `_acceptance`."""
+_MARGIN = 2.0 ** -(_KNOWN + 1) + 2.0**-44
+"""Half a step of U, and more than the error of a float64 probability: see `_acceptance`."""
 
-_SIGN = np.uint64(2 ** (_WORD - 1))
+_SIGN = np.uint64(2**63)
 _BLOCK = 32_768
 _PRECISE = Context(prec=100, Emin=-100_000)
 
@@ -64,14 +67,16 @@ class _Table:
 
     Attributes:
       width: integers in a cell, t.
+      first: integer of the first cell: 0, or the lowest of all where a cell is one integer.
       cells: P(cell < k) * 2**256 for k = 1, 2, ..., rounded.
-      words: the highest 64 bits of each, after a 0 for the first cell.
+      words: the highest 32 bits of each, after a 0 for the first cell.
       twice_variance: 2 sigma**2, exactly.
     """
 
     width: int
+    first: int
     cells: tuple[int, ...] = field(repr=False)
-    words: NDArray[np.uint64] = field(repr=False)
+    words: NDArray[np.uint32] = field(repr=False)
     twice_variance: Fraction
 
 
@@ -93,7 +98,12 @@ def discrete_gaussian(size: int, sigma: float, words: Words) -> NDArray[np.int64
         )
     table, samples = _table(sigma), np.empty(size, np.int64)
     for block in blocks(size, _BLOCK):
-        _fill(samples[block], table, words)
+        target = samples[block]
+        if table.width == 1:
+            target[:] = _cells(_halves(len(target), words), table, words)
+            target += table.first
+        else:
+            _fill(target, table, words)
     return samples
 
 
@@ -107,23 +117,25 @@ def _fill(target: NDArray[np.int64], table: _Table, words: Words) -> None:
 
 
 def _propose(count: int, table: _Table, words: Words) -> NDArray[np.int64]:
-    """The accepted ones of `count` proposals."""
-    cell = _cells(words(count), table, words)
+    """The accepted ones of `count` proposals, where cells are wide."""
+    cell = _cells(_halves(count, words), table, words)
     drawn = words(count)
     negative, place = drawn >= _SIGN, drawn & (_SIGN - np.uint64(1))
-    if table.width == 1:
-        magnitude, accepted = cell, ~(negative & (cell == 0))
-    else:
-        width = np.uint64(table.width)
-        cut = _SIGN // width * width
-        offset = (place - place // width * width).astype(np.int64)
-        magnitude = cell * table.width + offset
-        accepted = (place < cut) & ~(negative & (magnitude == 0))
-        accepted &= _accept(offset, cell, table, words)
+    width = np.uint64(table.width)
+    cut = _SIGN // width * width
+    offset = (place - place // width * width).astype(np.int64)
+    magnitude = cell * table.width + offset
+    accepted = (place < cut) & ~(negative & (magnitude == 0))
+    accepted &= _accept(offset, cell, table, words)
     return np.asarray(np.where(negative, -magnitude, magnitude)[accepted], np.int64)
 
 
-def _cells(uniform: NDArray[np.uint64], table: _Table, words: Words) -> NDArray[np.int64]:
+def _halves(count: int, words: Words) -> NDArray[np.uint32]:
+    """(count,) words of 32 bits, the same on every machine."""
+    return words((count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
+
+
+def _cells(uniform: NDArray[np.uint32], table: _Table, words: Words) -> NDArray[np.int64]:
     cell = np.searchsorted(table.words, uniform, side="right") - 1
     # The word of a boundary itself does not tell on which side of the boundary U lies.
     for i in np.flatnonzero(table.words[cell] == uniform):
@@ -135,9 +147,9 @@ def _accept(
     offset: NDArray[np.int64], cell: NDArray[np.int64], table: _Table, words: Words
 ) -> NDArray[np.bool_]:
     """Bernoulli(exp(-u (u + 2 t k) / (2 sigma**2))) for each u and k."""
-    uniform = words(len(offset))
-    share = uniform.astype(np.float64) * 2.0**-_WORD
-    ahead = _acceptance(offset, cell, table) - share
+    uniform = _halves(len(offset), words)
+    middle = (uniform + 0.5) * 2.0**-_KNOWN
+    ahead = _acceptance(offset, cell, table) - middle
     accepted = ahead > 0
     for i in np.flatnonzero(np.abs(ahead) <= _MARGIN):
         number = _more_bits(int(uniform[i]), words)
@@ -165,10 +177,10 @@ def _exactly(offset: int, cell: int, table: _Table) -> int:
 
 
 def _more_bits(word: int, words: Words) -> int:
-    """256 bits of a uniform number of which the first 64 are known."""
-    for more in words(_BITS // _WORD - 1):
-        word = word << _WORD | int(more)
-    return word
+    """256 bits of a uniform number of which the first 32 are known."""
+    for more in words(_BITS // 64):
+        word = word << 64 | int(more)
+    return word >> _KNOWN
 
 
 def _scaled(exponent: Fraction) -> int:
@@ -184,9 +196,14 @@ def _table(sigma: float) -> _Table:
     weights: list[int] = []
     while not weights or weights[-1]:
         weights.append(_scaled((width * len(weights)) ** 2 / twice_variance))
+    weights.pop()
+    first = 0
+    if width == 1:
+        first = 1 - len(weights)
+        weights = [*weights[:0:-1], *weights]
     total, below, cells = sum(weights), 0, []
-    for weight in weights[:-2]:  # what is beyond the last boundary belongs to the last cell
+    for weight in weights[:-1]:  # what is beyond the last boundary belongs to the last cell
         below += weight
         cells.append((below << _BITS) // total)
-    words = np.array([0, *(cell >> (_BITS - _WORD) for cell in cells)], np.uint64)
-    return _Table(width, tuple(cells), words, twice_variance)
+    words = np.array([0, *(cell >> (_BITS - _KNOWN) for cell in cells)], np.uint32)
+    return _Table(width, first, tuple(cells), words, twice_variance)
