@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from hansa.coordinator.desk import Desk, RoundKey
+from hansa.coordinator.heads import Heads
 from hansa.coordinator.intake import Header
 from hansa.coordinator.members import Caller, Members
 from hansa.coordinator.roster import Attendance, Roster
@@ -50,6 +51,7 @@ class Door:
       desk: the open rounds.
       shelf: what may be fetched.
       runner: the jobs, for verdicts.
+      heads: what sites have seen of the budgets' chain.
       sending: bounds the fetches that are answered at once; the others wait their turn.
       fetching: held by a site while it fetches, so that it has one turn at a time.
       unread: how many fetches each site has open.
@@ -60,6 +62,7 @@ class Door:
     desk: Desk
     shelf: Shelf
     runner: Runner
+    heads: Heads
     sending: Turns = field(default_factory=lambda: Turns(SENDING))
     fetching: dict[str, asyncio.Lock] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
@@ -84,6 +87,7 @@ class Door:
             hello = await self._hello(peer, requests)
             with self.roster.attending(caller) as attendance:
                 _log.info("site %s attends (%.80r)", peer.name, hello.software)
+                self.heads.entered(peer.name, hello.ledger_seq)
                 self.runner.entered(peer.name)  # offers first: work is for jobs that are known
                 self.roster.entered(peer.name)
                 await context.write(pb.ToSite(welcome=self.members.welcome(caller)))
@@ -139,6 +143,8 @@ class Door:
                         self._declined(caller.peer.name, message.declined)
                     case "secagg":
                         self._spoken(caller.peer.name, message.secagg)
+                    case "ledger":
+                        self.heads.heard(caller.peer.name, message.ledger)
                     case _:
                         raise HansaError(
                             f"site '{caller.peer.name}' sent a message that has no place here",

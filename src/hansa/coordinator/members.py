@@ -17,6 +17,7 @@ from hansa.coordinator.rows import Certificate, Revocations
 from hansa.coordinator.store import Store
 from hansa.errors import IdentityError
 from hansa.identity.authority import Authority, IssuedCertificate
+from hansa.identity.credentials import Credentials
 from hansa.identity.directory import Directory
 from hansa.identity.invites import token_hash
 from hansa.identity.names import Role
@@ -64,6 +65,11 @@ class Members:
     def federation(self) -> str:
         """Name of the federation."""
         return self._authority.federation
+
+    @property
+    def credentials(self) -> Credentials:
+        """The coordinator's own, fresh enough."""
+        return self._keyring.current()
 
     def welcome(self, caller: Caller) -> pb.Welcome:
         """What a site is told first: who it is here, and which key signs its receipts."""

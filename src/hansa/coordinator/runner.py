@@ -18,8 +18,10 @@ import numpy as np
 
 from hansa.coordinator.accumulator import DurableAccumulator
 from hansa.coordinator.blobs import Blobs
+from hansa.coordinator.budget import JobBudget
 from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.desk import Desk, RoundKey
+from hansa.coordinator.heads import Heads
 from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.journal import StoreJournal, remembered_state
 from hansa.coordinator.ledger import StoreLedger
@@ -68,6 +70,7 @@ class Floor:
       housekeeping: deletes what no job needs any more.
       secret: from which cohorts that must not be foreseen are drawn.
       members: enrolled sites.
+      heads: the budgets' chain, as sites are shown it.
       clock: seconds since the epoch.
     """
 
@@ -81,6 +84,7 @@ class Floor:
     housekeeping: Housekeeping
     secret: ReplayKey
     members: Members
+    heads: Heads
     clock: Callable[[], float]
 
 
@@ -95,6 +99,7 @@ class Open:
       verdicts: what sites said to it.
       population: the sites it runs with, once it runs; later ones come too late.
       changed: set with each verdict.
+      budget: the privacy budgets that it holds, once it runs.
       closed: rounds that were closed by this process.
       task: the task that runs it.
     """
@@ -105,6 +110,7 @@ class Open:
     verdicts: dict[str, bool] = field(default_factory=dict)
     population: tuple[str, ...] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    budget: JobBudget | None = None
     closed: int = 0
     task: asyncio.Task[None] | None = None
 
@@ -210,7 +216,8 @@ class Runner:
                 await self._train_to_the_end(job)
             await self._end(job_id, Status.DONE, "")
         except Refused as error:
-            spent = isinstance(error, BudgetExceeded)
+            # Without room for the whole job nothing was begun; later, rounds may have been.
+            spent = isinstance(error, BudgetExceeded) and job.budget is not None
             await self._end(job_id, Status.FAILED if spent else Status.REFUSED, str(error))
         except HansaError as error:
             await self._end(job_id, Status.FAILED, str(error))
@@ -250,6 +257,24 @@ class Runner:
             await self._accepted(job)
             await self._set(row.id, Status.RUNNING, "")
         await self._settle_population(job)
+        await self._hold(job)
+
+    async def _hold(self, job: Open) -> None:
+        """Sets aside all that the job declares, before the first client is contacted.
+
+        Raises:
+          BudgetExceeded: a privacy budget lacks room for it.
+          Refused: a privacy budget covers the job and cannot count it.
+        """
+        job.budget = await asyncio.to_thread(
+            self._floor.store.budgets.decide,
+            job.row.id,
+            job.plan,
+            self._floor.members.federation,
+            job.population or (),
+            self._floor.clock(),
+        )
+        self._on_event()
 
     async def _settle_population(self, job: Open) -> None:
         """Fixes who takes part: of those who accepted, no more than the plan was made for.
@@ -340,8 +365,9 @@ class Runner:
                 federation=floor.members.federation,
                 directory=floor.members.directory,
                 revocations=floor.members.revocation_list,
+                heads=floor.heads,
             ),
-            ledger=StoreLedger(floor.store, row.id, plan.charges, floor.clock),
+            ledger=StoreLedger(floor.store, row.id, plan.charges, floor.clock, job.budget),
             journal=StoreJournal(
                 job=row.id,
                 store=floor.store,

@@ -31,6 +31,7 @@ from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.bulletin import Bulletin
 from hansa.coordinator.desk import Desk
 from hansa.coordinator.door import Context, Door, answering
+from hansa.coordinator.heads import Heads
 from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.keyring import Keyring
 from hansa.coordinator.members import Members
@@ -102,6 +103,7 @@ async def serving(folder: Path) -> AsyncIterator[Coordinator]:
                 yield coordinator
             finally:
                 await coordinator.runner.close()
+                await coordinator.door.heads.close()
     finally:
         store.close()
 
@@ -129,6 +131,9 @@ def _assemble(
     members = Members(authority, keyring, store, time.time)
     desk, shelf = Desk(store), Shelf()
     housekeeping = Housekeeping(store, blobs, time.time)
+    heads = Heads(
+        store.budgets, settings.federation, roster, members.directory, keyring.current, time.time
+    )
     floor = Floor(
         store=store,
         blobs=blobs,
@@ -140,10 +145,11 @@ def _assemble(
         housekeeping=housekeeping,
         secret=ReplayKey((folder / "secret.key").read_bytes()),
         members=members,
+        heads=heads,
         clock=time.time,
     )
     runner = Runner(floor, bulletin.post)
-    door = Door(members, roster, desk, shelf, runner)
+    door = Door(members, roster, desk, shelf, runner, heads)
     people = PeopleDoor(
         store=store,
         blobs=blobs,

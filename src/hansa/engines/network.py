@@ -14,6 +14,7 @@ from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.conversation import Conversation
 from hansa.coordinator.desk import Desk, RoundKey
+from hansa.coordinator.heads import Heads
 from hansa.coordinator.intake import Intake
 from hansa.coordinator.masked import MaskedFold, Steps, together
 from hansa.coordinator.roster import Roster
@@ -49,6 +50,7 @@ class NetworkEngine:
       federation: its name.
       directory: checks what sites sign.
       revocations: the authority's list of revoked sites, as it is now.
+      heads: the budgets' chain, shown to each site before its work.
     """
 
     job: str
@@ -62,6 +64,7 @@ class NetworkEngine:
     federation: str
     directory: Directory
     revocations: Callable[[], str]
+    heads: Heads
     spare: Spare = field(default_factory=Spare)
 
     @property
@@ -76,6 +79,7 @@ class NetworkEngine:
 
         A site that comes back before the deadline is pushed its work again.
         """
+        await self.heads.refresh()
         mask = mask_of(task.plan)
         going = self._plain(task, cohort) if mask is None else self._masked(task, cohort, mask)
         async for item in going:
@@ -96,7 +100,7 @@ class NetworkEngine:
         def push(site: str) -> None:
             if site in intake.awaited:
                 left = ends - asyncio.get_running_loop().time()
-                self.roster.push(site, pb.ToSite(work=self._work(task, left)))
+                self._push(site, task, left)
 
         with (
             self.shelf.offering(task.model, self.blobs.path(task.model), frozenset(cohort)),
@@ -147,7 +151,7 @@ class NetworkEngine:
 
         def push(site: str) -> None:
             left = ends - asyncio.get_running_loop().time()
-            self.roster.push(site, pb.ToSite(work=self._work(task, left, nonce)))
+            self._push(site, task, left, nonce)
 
         def say(ask: Ask[Any], site: str) -> None:
             message = ask.messages[site]
@@ -195,7 +199,13 @@ class NetworkEngine:
             job=self.job, purpose=task.purpose.value, round=task.round, attempt=task.attempt
         )
 
-    def _work(self, task: RoundTask, left: float, nonce: bytes = b"") -> pb.Work:
+    def _push(self, site: str, task: RoundTask, left: float, nonce: bytes = b"") -> None:
+        """The work of a round, after the head that it is charged under."""
+        work = self._work(task, left, nonce)
+        work.ledger_seq = self.heads.show(site)
+        self.roster.push(site, pb.ToSite(work=work))
+
+    def _work(self, task: RoundTask, left: float, nonce: bytes) -> pb.Work:
         return pb.Work(
             round=self._round(task),
             plan_digest=task.plan.digest,

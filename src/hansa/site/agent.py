@@ -27,12 +27,14 @@ from hansa.errors import HansaError, IdentityError, StoreError, Unavailable, Ver
 from hansa.identity import renewal
 from hansa.identity.credentials import Credentials
 from hansa.identity.documents import read_document
+from hansa.identity.heads import sign_head
 from hansa.identity.keys import install_credentials, load_credentials, make_site_keys
 from hansa.identity.names import Role
 from hansa.identity.trust import check_window
 from hansa.site import config as site_config
 from hansa.site.connection import Line, backoff, diagnose, dialled
 from hansa.site.desk import Accepted, Offer, accept
+from hansa.site.heads import Heads
 from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
 from hansa.site.rounds import Rounds, explained, log_failure, reason_of
@@ -69,6 +71,7 @@ class Agent:
         self._welcome = False
         self._line: asyncio.Future[Line] | None = None
         self._outgoing: asyncio.Queue[pb.FromSite] = asyncio.Queue()
+        self._heads = Heads(folder, self._credentials.federation)
         self._rounds = Rounds(
             self._config,
             self._credentials.federation,
@@ -79,6 +82,7 @@ class Agent:
             accepted=self._accepted,
             say=self._say,
             credentials=lambda: self._credentials,
+            heads=self._heads,
         )
 
     @property
@@ -159,8 +163,12 @@ class Agent:
 
     async def _talk(self, stream: Any, outgoing: asyncio.Queue[pb.FromSite]) -> None:
         """Says hello, then whatever there is to say; how the stream ends is heard by listening."""
-        software = f"hansa {__version__}"
-        hello = pb.Hello(protocol=PROTOCOL, plan_format=FORMAT, software=software)
+        hello = pb.Hello(
+            protocol=PROTOCOL,
+            plan_format=FORMAT,
+            software=f"hansa {__version__}",
+            ledger_seq=self._heads.seen.seq,
+        )
         await stream.write(pb.FromSite(hello=hello))
         while not stream.done():
             await stream.write(await outgoing.get())
@@ -177,6 +185,8 @@ class Agent:
                 self._withdraw(message.withdraw)
             case "secagg":
                 self._rounds.hear(message.secagg)
+            case "ledger":
+                self._look_at(message.ledger)
 
     def _welcomed(self, welcome: pb.Welcome, channel: grpc.aio.Channel) -> None:
         credentials = self._credentials
@@ -210,6 +220,28 @@ class Agent:
 
     async def _in_worker(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
+
+    # -------------------------------------------------------------- budgets
+
+    def _look_at(self, shown: pb.LedgerHead) -> None:
+        """Signs a head of the budgets' chain that extends what this site has seen."""
+        line = self._line.result() if self._line is not None and self._line.done() else None
+        if line is None:
+            return  # a head before the welcome is signed by nobody who is known yet
+        try:
+            head = self._heads.hear(shown, line.receipt_key)
+        except HansaError as error:
+            self._on_status(f"the privacy ledger is not believed: {error.message}")
+            return
+        if head is None or not head.seq:
+            return
+        seen = pb.HeadSeen(
+            seq=head.seq,
+            hash=head.hash,
+            signature=sign_head(head, self._credentials.signing_key()),
+            document=self._credentials.document,
+        )
+        self._outgoing.put_nowait(pb.FromSite(ledger=seen))
 
     # -------------------------------------------------------------- offers
 

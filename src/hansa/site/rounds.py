@@ -32,11 +32,13 @@ from hansa.secagg.faults import Fault, Misuse
 from hansa.site.config import SiteConfig
 from hansa.site.connection import Line
 from hansa.site.desk import Accepted, Asked, check_hours, work
+from hansa.site.heads import Heads
 from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
 from hansa.site.masking import Talk, no_part, take_part
 from hansa.site.outbox import Package, deliver
 from hansa.site.sessions import Sessions
+from hansa.site.turns import Turns
 from hansa.stages.mask import Mask, mask_of
 from hansa.wire.v1 import sites_pb2 as pb
 
@@ -57,6 +59,7 @@ class Rounds:
       accepted: the job that an order is for, or an error.
       say: puts a message into the stream to the coordinator.
       credentials: the site's keys and certificates, as they are now.
+      heads: what the site has seen of the budgets' chain.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Rounds:
         accepted: Callable[[pb.Work], Awaitable[Accepted]],
         say: Callable[[pb.FromSite], Awaitable[None]],
         credentials: Callable[[], Credentials],
+        heads: Heads,
     ) -> None:
         self._config = config
         self._federation = federation
@@ -87,8 +91,10 @@ class Rounds:
         self._nonces: dict[RoundKey, bytes] = {}
         self._saying: set[asyncio.Future[None]] = set()
         self._credentials = credentials
+        self._heads = heads
         self._directory = Directory(credentials().root_pem, federation)
         self._sessions = Sessions(config.folder)
+        self._turns = Turns(config.folder)
         self._sha256 = ""
         self._params: Vector = np.zeros(0, "<f4")
 
@@ -234,6 +240,9 @@ class Rounds:
         with self._bound_to_its_connection():
             accepted = await self._accepted(order)
             check_hours(self._config, datetime.now())
+            self._turns.check(accepted.plan, *key[:3])
+            if accepted.plan.private:
+                self._heads.check(order.ledger_seq)
             if mask_of(accepted.plan) is not None:
                 self._check_new(key)
             params = await self._parameters(accepted.plan, order)
@@ -291,6 +300,7 @@ class Rounds:
     def _packed(self, plan: Plan, order: pb.Work, vector: Vector) -> Package:
         """Encodes an update and writes down that it leaves, before it does."""
         name = order.round
+        self._turns.take(plan, name.job, name.purpose, name.round)
         package = Package.of(self._federation, self._site, plan, order, vector)
         self._log.write(
             "left",

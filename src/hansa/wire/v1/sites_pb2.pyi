@@ -37,26 +37,30 @@ class RenewReply(_message.Message):
     def __init__(self, chain_pem: _Optional[bytes] = ..., node_document: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("hello", "verdict", "declined", "secagg")
+    __slots__ = ("hello", "verdict", "declined", "secagg", "ledger")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DECLINED_FIELD_NUMBER: _ClassVar[int]
     SECAGG_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     verdict: Verdict
     declined: Declined
     secagg: SecAggReply
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., declined: _Optional[_Union[Declined, _Mapping]] = ..., secagg: _Optional[_Union[SecAggReply, _Mapping]] = ...) -> None: ...
+    ledger: HeadSeen
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., declined: _Optional[_Union[Declined, _Mapping]] = ..., secagg: _Optional[_Union[SecAggReply, _Mapping]] = ..., ledger: _Optional[_Union[HeadSeen, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "plan_format", "software")
+    __slots__ = ("protocol", "plan_format", "software", "ledger_seq")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PLAN_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_SEQ_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     plan_format: int
     software: str
-    def __init__(self, protocol: _Optional[int] = ..., plan_format: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+    ledger_seq: int
+    def __init__(self, protocol: _Optional[int] = ..., plan_format: _Optional[int] = ..., software: _Optional[str] = ..., ledger_seq: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("job", "accepted", "plan_digest", "reason")
@@ -79,18 +83,20 @@ class Declined(_message.Message):
     def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ToSite(_message.Message):
-    __slots__ = ("welcome", "offer", "work", "withdraw", "secagg")
+    __slots__ = ("welcome", "offer", "work", "withdraw", "secagg", "ledger")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
     WITHDRAW_FIELD_NUMBER: _ClassVar[int]
     SECAGG_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     work: Work
     withdraw: Withdraw
     secagg: SecAggAsk
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., secagg: _Optional[_Union[SecAggAsk, _Mapping]] = ...) -> None: ...
+    ledger: LedgerHead
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., secagg: _Optional[_Union[SecAggAsk, _Mapping]] = ..., ledger: _Optional[_Union[LedgerHead, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("federation", "site", "protocol", "coordinator_document")
@@ -135,7 +141,7 @@ class RoundId(_message.Message):
     def __init__(self, job: _Optional[str] = ..., purpose: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Work(_message.Message):
-    __slots__ = ("round", "plan_digest", "model_sha256", "model_size", "seconds", "nonce", "clip")
+    __slots__ = ("round", "plan_digest", "model_sha256", "model_size", "seconds", "nonce", "clip", "ledger_seq")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +149,7 @@ class Work(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_SEQ_FIELD_NUMBER: _ClassVar[int]
     round: RoundId
     plan_digest: str
     model_sha256: str
@@ -150,7 +157,34 @@ class Work(_message.Message):
     seconds: float
     nonce: bytes
     clip: float
-    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., plan_digest: _Optional[str] = ..., model_sha256: _Optional[str] = ..., model_size: _Optional[int] = ..., seconds: _Optional[float] = ..., nonce: _Optional[bytes] = ..., clip: _Optional[float] = ...) -> None: ...
+    ledger_seq: int
+    def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., plan_digest: _Optional[str] = ..., model_sha256: _Optional[str] = ..., model_size: _Optional[int] = ..., seconds: _Optional[float] = ..., nonce: _Optional[bytes] = ..., clip: _Optional[float] = ..., ledger_seq: _Optional[int] = ...) -> None: ...
+
+class LedgerHead(_message.Message):
+    __slots__ = ("seq", "hash", "after", "digests", "signature")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    hash: str
+    after: int
+    digests: bytes
+    signature: bytes
+    def __init__(self, seq: _Optional[int] = ..., hash: _Optional[str] = ..., after: _Optional[int] = ..., digests: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class HeadSeen(_message.Message):
+    __slots__ = ("seq", "hash", "signature", "document")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    hash: str
+    signature: bytes
+    document: str
+    def __init__(self, seq: _Optional[int] = ..., hash: _Optional[str] = ..., signature: _Optional[bytes] = ..., document: _Optional[str] = ...) -> None: ...
 
 class Withdraw(_message.Message):
     __slots__ = ("job", "round", "reason")
