@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from html.parser import HTMLParser
 
 import pytest
 
-import hansa
+import hansa.mechanisms
 from hansa.core import events
 from hansa.core.events import Gaussian, repeat
 from hansa.core.job import Cohort, Job, Privacy, Quantization, Rounds, SecureAggregation
 from hansa.core.plan import Plan, check
-from hansa.core.spec import UpdateSpec
+from hansa.core.spec import Reader, UpdateSpec
 from hansa.errors import HansaError
 from hansa.jobfile import load_job
 from hansa.mechanisms.gaussian import CentralGaussian
+from hansa.mechanisms.none import NoNoise
+from hansa.privacy import statement_facts
 from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.statement import Audited, Spent, Statement, of_json, statement_of
 from hansa.privacy.statement_page import FORMS, save, written
+from hansa.privacy.statement_parts import TrustModel
 from hansa.recipes import compile_plan
 from hansa.work.bundle import facts_of, load_task
 
@@ -232,6 +237,51 @@ def test_what_a_mechanism_does_not_say_is_stated_as_not_known(central):
     assert (said.noise_grid, said.noise_exact) == (None, None)
     assert any("take floating point and a weak generator for possible" in h for h in said.hazards)
     assert said.epsilon == central.epsilon
+
+
+@dataclass(frozen=True, slots=True)
+class Local(Silent):
+    """A mechanism that says against whom it holds, and nothing else."""
+
+    @property
+    def trust_model(self) -> TrustModel:
+        return "local"
+
+
+def test_a_mechanism_is_believed_where_the_facts_leave_it_open(central):
+    inner = central.parts.mechanism
+    assert isinstance(inner, CentralGaussian)
+
+    def trust(mechanism: Silent, **known) -> statement_facts.Trust:
+        delta = replace(central.facts["delta"], **known)
+        parts = replace(central.parts, mechanism=mechanism)
+        return statement_facts.trust_of(
+            replace(central, parts=parts, facts={**central.facts, "delta": delta})
+        )
+
+    assert trust(Silent(inner)).model == "central"
+    assert trust(Silent(inner), noise=1.0).model == "local"
+    masked = trust(Silent(inner), noise=1.0, reader=Reader.SUM)
+    assert (masked.model, masked.adds) == ("unknown", "not known: some noise")
+    assert trust(Local(inner), noise=1.0, reader=Reader.SUM).model == "local"
+
+
+def mechanisms() -> list[type]:
+    found = [
+        kind
+        for module in pkgutil.iter_modules(hansa.mechanisms.__path__, "hansa.mechanisms.")
+        for kind in vars(importlib.import_module(module.name)).values()
+        if isinstance(kind, type) and kind.__module__ == module.name
+    ]
+    return [kind for kind in found if hasattr(kind, "infer") and kind is not NoNoise]
+
+
+def test_every_mechanism_of_the_package_says_how_its_noise_is_made():
+    assert len(mechanisms()) >= 2
+    for kind in mechanisms():
+        by_itself = hasattr(kind, "generation")
+        by_a_stage = hasattr(kind, "trust_model")
+        assert by_itself or by_a_stage, f"give {kind.__name__} a generation"
 
 
 # ------------------------------------------------------------------ what ran

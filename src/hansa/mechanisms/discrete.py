@@ -14,6 +14,7 @@ from hansa.core.spec import Divisor, Domain, UpdateSpec
 from hansa.core.vector import Vector, blocks
 from hansa.errors import PlanError
 from hansa.privacy.discrete import MOST_SIGMA, discrete_gaussian
+from hansa.privacy.statement_parts import Generation
 
 _GRID_BITS = 30
 """The grid is at least 2**30 times finer than the noise, so that rounding costs no accuracy."""
@@ -160,6 +161,15 @@ class CentralDiscrete:
         )
         sensitivity = apart + _ROUNDING * grid * math.sqrt(spec.size)
         return multiplier * sensitivity, sensitivity, grid
+
+    def generation(self, spec: UpdateSpec) -> Generation:
+        """Whole steps, drawn exactly."""
+        return Generation(
+            "discrete Gaussian samples by rejection from random integers (after Canonne, Kamath "
+            "and Steinke, NeurIPS 2020), wrong for less than 2**-200 of delta",
+            self.scale(spec)[2],
+            exact=True,
+        )
 
     def apply(self, total: Vector, spec: UpdateSpec, noise: Noise) -> Vector:
         """The (size,) float64 sum with noise, both on the grid; `total` is consumed."""

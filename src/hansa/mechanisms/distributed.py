@@ -11,6 +11,7 @@ from hansa.core.parts import Relation
 from hansa.core.spec import Divisor, Domain, Reader, UpdateSpec
 from hansa.core.vector import Vector
 from hansa.errors import PlanError
+from hansa.privacy.statement_parts import TrustModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,11 @@ class DistributedGaussian:
             "each client adds its share of the noise, and the coordinator sees only the noisy sum "
             f"({self.relation.value})"
         )
+
+    @property
+    def trust_model(self) -> TrustModel:
+        """Nobody need be trusted, as long as few enough collude."""
+        return "distributed"
 
     def infer(self, spec: UpdateSpec) -> Event:
         """What the segment's sum reveals to whoever unmasks it.

@@ -34,6 +34,7 @@ from hansa.core.parts import Correlated
 from hansa.core.plan import Plan
 from hansa.core.spec import Reader
 from hansa.privacy.accountants import DpAccounting
+from hansa.privacy.statement_facts import trust_of
 from hansa.privacy.statement_parts import Scaled
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -207,8 +208,8 @@ def _words(plan: Plan, noise: Loudness) -> tuple[str, ...]:
         told += f"{apart}: this setting will destroy the model."
     else:
         told += (
-            f"{apart}, in norm bounds: no round shows much by itself, and what many rounds agree on "
-            "can survive."
+            f"{apart}, in norm bounds: no round shows much by itself, and what many rounds agree "
+            "on can survive."
         )
     return (told, *_alternatives(plan, noise), *_light(plan))
 
@@ -224,13 +225,15 @@ def _alternatives(plan: Plan, noise: Loudness) -> tuple[str, ...]:
 
 
 def _clients(plan: Plan, noise: Loudness) -> tuple[str, ...]:
-    """The noise on the sum does not grow with the clients, so that on the mean falls."""
+    """The noise on the sum does not grow with the clients; where each adds its own, by the root."""
     population = plan.parts.sampler.population
-    enough = math.ceil(population * noise.length)
+    power = 0.5 if trust_of(plan).model == "local" else 1.0
+    enough = math.ceil(population * noise.length ** (1 / power))
+    many = noise.on_mean / 10**power
     rate = "" if plan.parts.sampler.expected >= population else ", drawn at the same rate"
     return (
         f"More clients: with {10 * population:,} instead of {population:,}{rate}, the same epsilon "
-        f"would leave noise of about {noise.on_mean / 10:.2g} norm bounds in each coordinate "
+        f"would leave noise of about {many:.2g} norm bounds in each coordinate "
         f"instead of {noise.on_mean:.2g}; with {enough:,}, the noise would be as long as 1 norm "
         "bound.",
     )

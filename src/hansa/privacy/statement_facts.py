@@ -10,7 +10,7 @@ from hansa.core import events
 from hansa.core.events import Event
 from hansa.core.parts import Correlated
 from hansa.core.spec import Reader
-from hansa.privacy.statement_parts import Generation, MakesNoise
+from hansa.privacy.statement_parts import Generation, MakesNoise, TrustModel, Trusts
 
 if TYPE_CHECKING:
     from hansa.core.plan import Plan
@@ -59,33 +59,47 @@ def unit_of(plan: Plan) -> str:
 
 def trust_of(plan: Plan) -> Trust:
     """Who adds the noise, and who sees what before; unknown where the facts do not decide it."""
-    delta = plan.facts["delta"]
-    sums = delta.reader is Reader.SUM
+    sums = plan.facts["delta"].reader is Reader.SUM
     if not plan.private:
         return Trust("none", "nobody", _sees(sums=sums))
+    match _model(plan):
+        case "central":
+            return Trust(
+                "central", "the coordinator, to the sum, before it is released", _sees(sums=sums)
+            )
+        case "distributed":
+            return Trust(
+                "distributed",
+                "each client adds a share before its update is masked",
+                "nobody but the client itself; clients who collude know their own shares: "
+                f"{plan.parts.mechanism}",
+            )
+        case "local":
+            return Trust(
+                "local",
+                "each client, to its own update before it leaves",
+                "nobody but the client itself",
+            )
+        case "example":
+            return Trust(
+                "example",
+                "each client, while it trains on its own data",
+                f"the client sees its own data; of what it sends, {_sees(sums=sums)}",
+            )
+    return Trust("unknown", f"not known: {plan.parts.mechanism}", _sees(sums=sums))
+
+
+def _model(plan: Plan) -> TrustModel | None:
+    """What the mechanism says; else what follows from where noise is in the facts."""
+    mechanism, delta = plan.parts.mechanism, plan.facts["delta"]
+    if isinstance(mechanism, Trusts):
+        return mechanism.trust_model
     unit: str = plan.job.privacy.unit
-    if unit == "example":
-        return Trust(
-            "example",
-            "each client, while it trains on its own data",
-            f"the client sees its own data; of what it sends, {_sees(sums=sums)}",
-        )
     if unit != "client":
-        return Trust("unknown", f"not known for the unit '{unit}'", _sees(sums=sums))
-    if delta.noise > 0 and sums:
-        return Trust(
-            "distributed",
-            "each client adds a share before its update is masked",
-            "nobody but the client itself; clients who collude know their own shares: "
-            f"{plan.parts.mechanism}",
-        )
-    if delta.noise > 0:
-        return Trust(
-            "local",
-            "each client, to its own update before it leaves",
-            "nobody but the client itself",
-        )
-    return Trust("central", "the coordinator, to the sum, before it is released", _sees(sums=sums))
+        return None
+    if delta.noise == 0:
+        return "central"  # nothing was added before the gate, so the gate adds it
+    return "local" if delta.reader is Reader.EACH else None
 
 
 def generation_of(plan: Plan) -> Generation | UnknownGeneration:

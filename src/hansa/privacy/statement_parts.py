@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from hansa.core.spec import UpdateSpec
+
+TrustModel: TypeAlias = Literal["central", "distributed", "local", "example"]
+"""central: whoever adds the noise to the sum is trusted. distributed: nobody is, while few enough
+collude. local: nobody else is at all. example: each client is, with its own data only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,17 @@ class MakesNoise(Protocol):
 
 
 @runtime_checkable
+class Trusts(Protocol):
+    """A mechanism that says itself against whom its guarantee holds."""
+
+    @property
+    def trust_model(self) -> TrustModel:
+        """central, distributed, local or example."""
+
+
+@runtime_checkable
 class Scaled(Protocol):
     """A mechanism that adds independent noise to the sum of each round."""
 
-    def scale(self, spec: UpdateSpec) -> tuple[float, float]:
-        """Standard deviation of the noise on the sum and the step of its grid, in model units."""
+    def scale(self, spec: UpdateSpec) -> tuple[float, ...]:
+        """Standard deviation of the noise on the sum in model units, and other numbers."""

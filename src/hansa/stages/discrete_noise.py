@@ -152,8 +152,8 @@ class DiscreteGaussian:
     def generation(self, spec: UpdateSpec) -> Generation:
         """Integers, sampled exactly."""
         return Generation(
-            "discrete Gaussian samples by rejection from random integers (Canonne, Kamath and "
-            "Steinke 2020), see hansa.privacy.discrete",
+            "discrete Gaussian samples by rejection from random integers (after Canonne, Kamath "
+            "and Steinke, NeurIPS 2020), wrong for less than 2**-200 of delta",
             spec.quantum,
             exact=True,
         )
