@@ -6,6 +6,7 @@ import math
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.advice import FACTORS, Verdict, advice_on, loudness
 from hansa.recipes import compile_plan
 from hansa.work.bundle import facts_of, load_task
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
 
 
 def silos(clients: int = 20, rounds: int = 50, epsilon: float = 5.0, **words) -> Job:
@@ -57,6 +60,7 @@ def test_twenty_silos_are_drowned(plan):
     advice = advice_on(plan)
     assert advice is not None
     assert "will destroy the model" in advice.words[0]
+    assert advice.words[0] in " ".join(PAGE.read_text("utf-8").split())
     heads = [words.partition(":")[0] for words in advice.words[1:]]
     assert heads == [
         "More clients",
