@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -131,6 +131,28 @@ def test_more_clients_leave_the_noise_that_is_told(plan):
     assert one.length == pytest.approx(1.0, rel=0.01)
 
 
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A mechanism of nothing but its word that each client protects itself."""
+
+    trust_model: str = "local"
+
+
+def test_where_each_client_protects_itself_noise_falls_with_the_root(plan):
+    """Shares of independent noise add up in squares: ten times the clients, root of ten less."""
+    delta = replace(plan.facts["delta"], noise=3.0)
+    parts: Any = replace(plan.parts, mechanism=Local())
+    local = replace(plan, parts=parts, facts={**plan.facts, "delta": delta})
+    noise = loudness(local)
+    assert noise is not None
+    rng = np.random.default_rng(5)
+    drawn = rng.normal(0.0, 3.0, (200, 10_000)).mean(axis=0) / 0.7
+    many, _, small, _, enough, _ = numbers(told(local, "More clients"))
+    assert many == 200
+    assert drawn.std() == pytest.approx(small, rel=0.05)
+    assert enough == math.ceil(1000 * (3.0 / 0.7) ** 2)
+
+
 def test_fewer_rounds_leave_the_noise_that_is_told(plan):
     fewer, rounds, small, long = numbers(told(plan, "Fewer rounds"))[:4]
     assert rounds == 50
@@ -162,6 +184,13 @@ def test_fewer_parameters_leave_the_noise_that_is_told(plan):
     other = loudness(planned(silos(), int(fewer)))
     assert other is not None
     assert 0.8 < other.length <= 1.0
+
+
+def test_another_unit_is_not_praised_before_there_is_one(plan):
+    words = told(plan, "Another unit")
+    assert "use secure aggregation" in words
+    known = "example" in get_args(get_type_hints(Privacy)["unit"])
+    assert ("knows no such unit yet" in words) is not known
 
 
 def test_weights_below_their_bound_are_told():

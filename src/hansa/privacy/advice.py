@@ -26,10 +26,12 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import get_args, get_type_hints
 
 from hansa.core import events
 from hansa.core.canonical import Json
 from hansa.core.events import Event, Gaussian
+from hansa.core.job import Privacy
 from hansa.core.parts import Correlated
 from hansa.core.plan import Plan
 from hansa.core.spec import Reader
@@ -280,10 +282,12 @@ def _smaller(plan: Plan, noise: Loudness) -> tuple[str, ...]:
 def _example(plan: Plan) -> tuple[str, ...]:
     masked = plan.facts["delta"].reader is Reader.SUM
     hide = "keep secure aggregation" if masked else "use secure aggregation"
+    known = "example" in get_args(get_type_hints(Privacy)["unit"])
+    so_far = "" if known else " This version of Hansa knows no such unit yet."
     return (
         "Another unit: protect single examples inside each site, where noise is averaged over its "
         f"examples, and {hide} against the coordinator. It promises less: one example, "
-        "not all that a site holds.",
+        f"not all that a site holds.{so_far}",
     )
 
 
