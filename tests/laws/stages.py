@@ -56,7 +56,7 @@ def raw(delta: list[float], examples: int, sums: list[float], layout: Layout = L
 
 
 class StageLaws:
-    """Subclass it as `Test...` and say what is tested; `hides`: no single update is seen after it."""
+    """Subclass it as `Test...` and say what is tested; `hides`: no single update is seen after."""
 
     before: tuple[Stage, ...] = ()
     stage: Stage
