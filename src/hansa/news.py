@@ -22,6 +22,9 @@ def event_words(event: Mapping[str, Any]) -> str:
         case "job.decided":
             verdict = "accepts" if body["accepted"] else "refuses"
             return f"{body['site']} {verdict}" + _because(body["reason"])
+        case "job.budget":
+            held = "  ".join(f"{name} {urdp:,}" for name, urdp in body["blocks"].items())
+            return f"it holds micro-RDP of {held}" if held else body["note"]
         case "round.opened":
             return ""
         case "round.closed":

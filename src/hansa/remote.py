@@ -21,6 +21,9 @@ from hansa.errors import HansaError, PlanError, PlanRefused, Unavailable
 SECONDS = 60.0
 """How long an answer may take, apart from streams of news."""
 
+VERIFY_SECONDS = 600.0
+"""How long the coordinator may take to recompute a log."""
+
 
 @dataclass(frozen=True, slots=True)
 class Remote:
@@ -97,6 +100,35 @@ class Remote:
         body = json.dumps({"reason": reason}).encode("utf-8")
         return self._call("POST", f"/v1/sites/{quote(site, safe='')}/revoke", body)
 
+    # -------------------------------------------------------------- privacy budgets
+
+    def create_block(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds a privacy budget; returns it as it stands."""
+        return self._call("POST", "/v1/budget/blocks", json.dumps(dict(words)).encode("utf-8"))
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """All privacy budgets as they stand."""
+        return list(self._call("GET", "/v1/budget/blocks")["blocks"])
+
+    def budget_entries(
+        self, block: str = "", job: str = "", after: int = 0
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Entries of the budgets' log after a place, and whether there are more."""
+        asked = f"after={after}&block={quote(block, safe='')}&job={quote(job, safe='')}"
+        told = self._call("GET", f"/v1/budget/entries?{asked}")
+        return list(told["entries"]), bool(told["more"])
+
+    def verify_budget(self) -> dict[str, Any]:
+        """Lets the coordinator recompute the budgets' chain and sums; returns where it ends."""
+        return self._call("GET", "/v1/budget/verify", seconds=VERIFY_SECONDS)
+
+    def export_budget(self) -> Iterator[bytes]:
+        """The budgets' log, line by line, signed at its end."""
+        with self._answer("GET", "/v1/budget/export", seconds=VERIFY_SECONDS) as answer:
+            yield from answer
+
+    # -------------------------------------------------------------- news
+
     def events(
         self, job: str | None, after: int, seconds: float = SECONDS
     ) -> Iterator[dict[str, Any]]:
@@ -111,8 +143,10 @@ class Remote:
 
     # -------------------------------------------------------------- plumbing
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        with self._answer(method, path, body) as answer:
+    def _call(
+        self, method: str, path: str, body: bytes | None = None, seconds: float = SECONDS
+    ) -> dict[str, Any]:
+        with self._answer(method, path, body, seconds) as answer:
             return dict(json.loads(answer.read()))
 
     @contextmanager

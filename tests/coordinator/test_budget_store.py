@@ -120,17 +120,15 @@ def test_a_job_that_cannot_be_counted_is_refused(running):
 
 
 def test_a_block_that_is_created_while_a_job_is_decided_covers_it(running, monkeypatch):
-    from hansa.coordinator import budget as module
+    created: list[str] = []
 
-    real, made = module.need, []
-
-    def slow(*arguments):
-        if not made:
-            made.append(1)
+    def slow(made, order):
+        if not created:
+            created.append("second")
             running.budgets.create(block("second"), 1.5)
-        return real(*arguments)
+        return need(made, order)
 
-    monkeypatch.setattr(module, "need", slow)
+    monkeypatch.setattr("hansa.coordinator.budget.need", slow)
     assert [b.name for b in decide(running).blocks] == ["patients", "second"]
     assert account(running, "second").held == 3 * EACH
 

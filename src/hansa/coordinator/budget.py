@@ -76,9 +76,9 @@ class Budgets:
         self._database = database
         self._group = Group(database)
 
-    def write(self, step: Step[Result]) -> Result:
+    def write(self, step: Step[Result], *keys: Key) -> Result:
         """Runs a step in a transaction over the budgets; see `Group.write`."""
-        return self._group.write(step)
+        return self._group.write(step, *keys)
 
     # -------------------------------------------------------------- commands
 
@@ -144,15 +144,15 @@ class Budgets:
 
     def reserve(self, key: Key, event: Event, costs: Mapping[str, int], now: float) -> None:
         """Draws a charge; see `Book.reserve`. Rounds do it through their `StoreLedger`."""
-        self.write(lambda _, book: book.reserve(key, event, costs, now))
+        self.write(lambda _, book: book.reserve(key, event, costs, now), key)
 
     def commit(self, key: Key, now: float) -> None:
         """Spends a reservation; see `Book.commit`."""
-        self.write(lambda _, book: book.commit(key, now))
+        self.write(lambda _, book: book.commit(key, now), key)
 
     def refund(self, key: Key, statement: str, now: float) -> None:
         """Takes a reservation back; see `Book.refund`."""
-        self.write(lambda _, book: book.refund(key, statement, now))
+        self.write(lambda _, book: book.refund(key, statement, now), key)
 
     def settle(self, job: str, now: float) -> None:
         """Ends a job; see `Book.settle`. `Store.set_status` does it when a job ends."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, tuple_, update
 
 from hansa.budget.block import Block, block_of
 from hansa.budget.book import Book
@@ -132,20 +132,25 @@ class StoredBook(Book):
             self._positions[job] = {row.block: position_of(row) for row in rows}
         return self._positions[job]
 
+    def prefetch(self, keys: Sequence[Key]) -> None:
+        """Looks several charges up in one query."""
+        missing = {k for k in keys if k not in self._draws.get(k.job, {})}
+        if not missing:
+            return
+        table = schema.budget_entries
+        names = [(k.job, k.purpose, k.round, k.attempt) for k in missing]
+        here = tuple_(table.c.job, table.c.purpose, table.c.round, table.c.attempt).in_(names)
+        kinds = table.c.kind.in_([kind.value for kind in _FATES])
+        query = select(table).where(here & kinds).order_by(table.c.seq)
+        found: dict[Key, list[Row[Any]]] = {key: [] for key in missing}
+        for row in self._connection.execute(query):
+            found[Key(row.job, row.purpose, row.round, row.attempt)].append(row)
+        for key, rows in found.items():
+            self._draws.setdefault(key.job, {})[key] = draws_of(rows)
+
     def _find_draws(self, key: Key) -> dict[str, Draw]:
-        of_job = self._draws.setdefault(key.job, {})
-        if key not in of_job:
-            table = schema.budget_entries
-            here = (
-                (table.c.job == key.job)
-                & (table.c.purpose == key.purpose)
-                & (table.c.round == key.round)
-                & (table.c.attempt == key.attempt)
-                & table.c.kind.in_([kind.value for kind in _FATES])
-            )
-            rows = self._connection.execute(select(table).where(here).order_by(table.c.seq))
-            of_job[key] = draws_of(rows)
-        return of_job[key]
+        self.prefetch([key])
+        return self._draws[key.job][key]
 
 
 def account_of(row: Row[Any]) -> Account:

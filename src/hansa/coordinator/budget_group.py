@@ -1,8 +1,8 @@
 """Group commit for budgets: writers who come at one moment share one transaction.
 
     writer ──┐
-    writer ──┼──► queue ──► one of them takes all that wait, writes once, answers everybody
-    writer ──┘
+    writer ──┼──► queue ──► the first takes all that wait, writes once, answers everybody;
+    writer ──┘              who came meanwhile is the next group
 
 A step that is refused leaves nothing behind and does not trouble the others.
 """
@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
 
+from hansa.budget.entry import Key
 from hansa.coordinator.budget_book import StoredBook
 from hansa.coordinator.database import Database
 from hansa.errors import HansaError, StoreError
@@ -31,10 +32,14 @@ Step = Callable[[Connection, StoredBook], Result]
 
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Result]):
+    """A step, and the news that its writer waits for: that it is done, or that it leads."""
+
     step: Step[Result]
+    keys: tuple[Key, ...]
+    news: threading.Event = field(default_factory=threading.Event)
     done: bool = False
     result: Any = None
-    error: BaseException | None = field(default=None, repr=False)
+    error: HansaError | None = None
 
 
 class Group:
@@ -43,29 +48,35 @@ class Group:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._queue: list[_Waiting[Any]] = []
-        self._entering = threading.Lock()
-        self._writing = threading.Lock()
+        self._led = False
+        self._lock = threading.Lock()
 
-    def write(self, step: Step[Result]) -> Result:
+    def write(self, step: Step[Result], *keys: Key) -> Result:
         """Runs a step in a transaction, with others that wait; durable when this returns.
+
+        Args:
+          step: what is done.
+          keys: the charges that it will look up, so that a group looks all of them up at once.
 
         Raises:
           HansaError: whatever the step raised, or the database cannot be written.
         """
-        mine: _Waiting[Result] = _Waiting(step)
-        with self._entering:
+        mine: _Waiting[Result] = _Waiting(step, keys)
+        with self._lock:
             self._queue.append(mine)
-        with self._writing:
-            if not mine.done:
-                self._lead()
+            leads, self._led = not self._led, True
+        if not leads:
+            mine.news.wait()
+        if not mine.done:
+            self._lead()
         if mine.error is not None:
             raise mine.error
         found: Result = mine.result
         return found
 
     def _lead(self) -> None:
-        """Writes what waits; the leader's own step waits too, so it is done afterwards."""
-        with self._entering:
+        """Writes what waits, the leader's own step first, and hands the lead on."""
+        with self._lock:
             group, self._queue = self._queue[:MOST], self._queue[MOST:]
         try:
             self._database.write(lambda connection: _run(connection, group))
@@ -79,12 +90,18 @@ class Group:
                 )
             raise
         finally:
+            with self._lock:
+                following = self._queue[:1]
+                self._led = bool(following)
             for one in group:
                 one.done = True
+            for one in (*following, *group):
+                one.news.set()
 
 
 def _run(connection: Connection, group: list[_Waiting[Any]]) -> None:
     book = StoredBook(connection)
+    book.prefetch([key for one in group for key in one.keys])
     for one in group:
         one.result = one.error = None
         try:

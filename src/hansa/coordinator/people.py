@@ -12,6 +12,7 @@
 | GET  /v1/events?job=&after=      | one JSON object per line, as things happen        |
 | GET  /v1/sites                   | enrolled sites                                    |
 | POST /v1/sites/{site}/revoke     | shut a site out at once                           |
+| /v1/budget/...                   | privacy budgets, see `budget_door`                |
 
 Every call carries a bearer token. Errors are JSON: `error`, `message`, `fix`.
 """
@@ -32,6 +33,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from hansa.coordinator.blobs import Blobs
+from hansa.coordinator.budget_door import BudgetDoor
 from hansa.coordinator.bulletin import Bulletin
 from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.members import Members
@@ -93,21 +95,28 @@ class PeopleDoor:
                 Route("/v1/events", self._guard(self._events)),
                 Route("/v1/sites", self._guard(self._sites)),
                 Route("/v1/sites/{site}/revoke", self._guard(self._revoke), methods=["POST"]),
+                *BudgetDoor(self.store.budgets, self.members, self.clock).routes(self._guard),
             ]
         )
         app.router.redirect_slashes = False  # a redirection would repeat what the caller called us
         return app
 
     def _guard(
-        self, handler: Callable[[Request], Awaitable[Response]]
+        self, handler: Callable[[Request], Awaitable[Response]], role: str = ""
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Authenticates, and turns our errors into answers."""
+        """Authenticates, asks for a role if one is named, and turns our errors into answers."""
 
         async def guarded(request: Request) -> Response:
             try:
-                await asyncio.to_thread(self._operator, request)
+                operator = await asyncio.to_thread(self._operator, request)
             except IdentityError as error:
                 return JSONResponse(_told(error), 401, {"www-authenticate": "Bearer"})
+            if role not in ("", operator.role):
+                wrong = IdentityError(
+                    f"operator '{operator.name}' is {operator.role}, this is for {role}",
+                    fix=f"ask somebody whose token has the role {role}",
+                )
+                return JSONResponse(_told(wrong), 403)
             try:
                 return await handler(request)
             except HansaError as error:
