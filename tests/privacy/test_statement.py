@@ -115,8 +115,12 @@ def test_every_field_is_named(plan):
     assert "not known" not in said.noise_sampler + said.noise_entropy
     assert said.noise_grid is not None
     assert said.noise_exact is not None
-    for word in ("epsilon", "delta", "unit: one client", "relation", "accountant", "trust model"):
-        assert word in said.sentence
+    for words in (
+        f"epsilon {plan.epsilon:.4g} at delta {plan.job.privacy.delta:g}",
+        f"unit: {said.unit}; relation: {plan.relation.value}; sampling: {said.sampling}",
+        f"accountant: {said.accountant}; trust model: {said.trust_model}",
+    ):
+        assert words in said.sentence
 
 
 def test_the_statement_agrees_with_the_claims(plan):
