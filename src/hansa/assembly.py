@@ -1,13 +1,15 @@
 """From the words of a job to the parts that run: everything that is composed, at one glance.
 
     [algorithm]     Algorithm: client work, server optimizer
-    [cohort]        Everyone | Poisson | FixedSize
+    [cohort]        Everyone | Poisson | FixedSize | Cyclic
     [aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one: fixed or adaptive
     [privacy]                  Clip(metrics)    where the metric sums need a bound
+    [privacy]                  LocalNoise       if each client hides its own data
     [quantization]             Quantize         if the job has a step, after Rotate if it says so
     [secure_aggregation]       Mask             if it is enabled
     [aggregation]   Mean | Median | TrimmedMean | Grouped
-    [privacy]       NoNoise | CentralGaussian | DistributedGaussian
+    [privacy]       NoNoise | CentralGaussian | CentralDiscrete
+                            | DistributedGaussian | LocalGaussian
 
 Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
 """
@@ -23,13 +25,16 @@ from hansa.aggregators.robust import Median, TrimmedMean
 from hansa.core.job import Job
 from hansa.core.parts import Aggregator, ClientSampler, Mechanism, Parts, Stage
 from hansa.core.spec import Divisor
+from hansa.mechanisms.discrete import CentralDiscrete
 from hansa.mechanisms.distributed import DistributedGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
+from hansa.mechanisms.local import LocalGaussian
 from hansa.mechanisms.none import NoNoise
-from hansa.samplers import Everyone, FixedSize, Poisson
+from hansa.samplers import Cyclic, Everyone, FixedSize, Known, Poisson
 from hansa.shares import Shares
 from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
+from hansa.stages.local_noise import LocalNoise
 from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
 from hansa.stages.rotate import Rotate, reach
@@ -59,7 +64,12 @@ def build(job: Job, size: int = 1) -> Parts:
 
 
 def sampler_of(job: Job) -> ClientSampler:
-    """Who takes part."""
+    """Who takes part; whoever adds its own noise counts on no secret about that."""
+    drawn = _drawn(job)
+    return Known(drawn) if local(job) else drawn
+
+
+def _drawn(job: Job) -> ClientSampler:
     cohort = job.cohort
     match cohort.sampler:
         case "everyone":
@@ -68,6 +78,8 @@ def sampler_of(job: Job) -> ClientSampler:
             return Poisson(cohort.rate, cohort.population, cohort.cap)
         case "fixed":
             return FixedSize(cohort.size, cohort.population, cohort.over_selection)
+        case "cyclic":
+            return Cyclic(cohort.separation or 1, cohort.population, cohort.rate or 1.0, job.seed)
 
 
 def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
@@ -80,6 +92,8 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
         yield Clip(clip)
     if metrics_clip:
         yield Clip(metrics_clip, "metrics")
+    if local(job):
+        yield local_noise(job)
     if distributed(job):
         shares = Shares(job, sampler, weight, size)
         yield shares.rotation
@@ -102,7 +116,7 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
 
 def _aggregator(job: Job) -> Aggregator:
     if job.aggregation.rule == "mean":
-        return Mean(Divisor.FIXED if private(job) else Divisor.REALISED)
+        return Mean(Divisor.FIXED if private(job) and not local(job) else Divisor.REALISED)
     rule = Median() if job.aggregation.rule == "median" else TrimmedMean(job.aggregation.trim)
     groups = job.secure_aggregation.groups
     return Grouped(rule, groups) if groups else rule
@@ -114,6 +128,15 @@ def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
     privacy = job.privacy
     if distributed(job):
         return DistributedGaussian(privacy.colluding, sampler.relation)
+    if local(job):
+        return LocalGaussian(local_noise(job))
+    if privacy.mechanism == "discrete":
+        return CentralDiscrete(
+            privacy.noise_multiplier,
+            privacy.metrics_noise_multiplier,
+            sampler.relation,
+            aligned=job.quantization.step > 0 and not job.quantization.rotate,
+        )
     return CentralGaussian(
         privacy.noise_multiplier,
         privacy.metrics_noise_multiplier,
@@ -135,6 +158,16 @@ def adaptive(job: Job) -> bool:
 def distributed(job: Job) -> bool:
     """Whether the clients add the noise, and only its sum counts."""
     return job.privacy.mechanism == "distributed"
+
+
+def local(job: Job) -> bool:
+    """Whether each client's noise is enough for its own update."""
+    return job.privacy.mechanism == "local"
+
+
+def local_noise(job: Job) -> LocalNoise:
+    """The noise of a client that counts on nobody else's."""
+    return LocalNoise(job.privacy.clip, job.privacy.noise_multiplier)
 
 
 def weight_of(job: Job) -> Weight:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from hansa.assembly import clip_of, distributed, mask_stage, private, sampler_of, weight_of
+from hansa.assembly import clip_of, distributed, local, mask_stage, private, sampler_of, weight_of
 from hansa.core.job import Job
 from hansa.core.plan import quorum_of
 from hansa.errors import PlanError, Refused
@@ -51,6 +51,9 @@ def _privacy_errors(job: Job) -> Iterable[PlanError]:
     yield from _adaptive_errors(job)
     if distributed(job):
         yield from _distributed_errors(job)
+        return
+    if local(job):
+        yield from _local_errors(job)
         return
     if bool(privacy.metrics_clip) != bool(privacy.metrics_noise_multiplier):
         yield PlanError(
@@ -117,6 +120,28 @@ def _distributed_errors(job: Job) -> Iterable[PlanError]:
         )
 
 
+def _local_errors(job: Job) -> Iterable[PlanError]:
+    """What noise that hides a client by itself cannot be combined with."""
+    if job.privacy.metrics_clip or job.privacy.metrics_noise_multiplier:
+        yield PlanError(
+            "privacy.metrics_clip",
+            "has no local noise: metric sums of one client would be drowned by it",
+            "leave metrics_clip and metrics_noise_multiplier out",
+        )
+    if job.aggregation.weighting != "uniform":
+        yield PlanError(
+            "aggregation.weighting",
+            "by examples tells how many a client has, without noise",
+            'set aggregation.weighting = "uniform"',
+        )
+    if job.quantization.rotate:
+        yield PlanError(
+            "quantization.rotate",
+            "spreads deltas, and noise of the client's own has spread them already",
+            "leave quantization.rotate out",
+        )
+
+
 def _colluding_errors(job: Job) -> Iterable[PlanError]:
     """Whoever breaks the masks sees updates with one share of noise: the masks must hold, too."""
     sampler, colluding = sampler_of(job), job.privacy.colluding
@@ -140,18 +165,41 @@ def _cohort_errors(job: Job) -> Iterable[PlanError]:
     """Words that belong to another sampler would be ignored in silence."""
     cohort = job.cohort
     given = {
-        "rate": ("poisson", cohort.rate != 0),
-        "cap": ("poisson", cohort.cap != 0),
-        "size": ("fixed", cohort.size != 0),
-        "over_selection": ("fixed", cohort.over_selection != 1),
+        "rate": (("poisson", "cyclic"), cohort.rate != 0),
+        "cap": (("poisson",), cohort.cap != 0),
+        "size": (("fixed",), cohort.size != 0),
+        "over_selection": (("fixed",), cohort.over_selection != 1),
+        "separation": (("cyclic",), cohort.separation != 0),
     }
-    for word, (sampler, present) in given.items():
-        if present and cohort.sampler != sampler:
+    for word, (samplers, present) in given.items():
+        if present and cohort.sampler not in samplers:
             yield PlanError(
                 f"cohort.{word}",
                 f'means nothing to sampler = "{cohort.sampler}"',
-                f'leave it out, or set cohort.sampler = "{sampler}"',
+                f'leave it out, or set cohort.sampler = "{samplers[0]}"',
             )
+    if cohort.sampler == "cyclic":
+        yield from _turns_errors(job)
+
+
+def _turns_errors(job: Job) -> Iterable[PlanError]:
+    """Groups that take turns: how many, and whether each can make a round."""
+    cohort, separation = job.cohort, job.cohort.separation
+    if not separation:
+        yield PlanError(
+            "cohort.separation",
+            'is missing: sampler = "cyclic" forms that many groups',
+            "set it to the fewest rounds from one turn of a client to its next",
+        )
+        return
+    quorum, fewest = job.rounds.quorum, cohort.population // max(separation, 1)
+    if quorum > fewest >= 1:
+        yield PlanError(
+            "rounds.quorum",
+            f"{quorum} updates never arrive from the smallest of {separation} groups, which has "
+            f"{fewest} of {cohort.population} clients",
+            f"set rounds.quorum to at most {fewest}, or a smaller cohort.separation",
+        )
 
 
 def _words_without_effect(job: Job) -> Iterable[PlanError]:

@@ -18,6 +18,7 @@ from hansa.core.job import Job, TaskFacts
 from hansa.core.parts import Accountant, ClientSampler, Parts
 from hansa.core.plan import Plan, check, quorum_of, whole_job
 from hansa.errors import HansaError, PlanError, PlanRefused
+from hansa.mechanisms.discrete import one_release
 from hansa.normal import normal, unknown_words
 from hansa.privacy.accountants import DpAccounting, best_accountant
 from hansa.privacy.adaptive import default_count_noise
@@ -141,9 +142,10 @@ def _noise(job: Job) -> float:
 
 def _event(job: Job, sampler: ClientSampler, noise: float) -> Event:
     """What the whole job reveals at a noise multiplier; the plan proves that it does."""
-    released: list[Event] = [Gaussian(noise)]
+    one = one_release if job.privacy.mechanism == "discrete" else Gaussian
+    released = [one(noise)]
     if job.privacy.metrics_clip:
-        released.append(Gaussian(job.privacy.metrics_noise_multiplier))
+        released.append(one(job.privacy.metrics_noise_multiplier))
     return whole_job(job, sampler, sampler.amplify(events.compose(*released)))
 
 

@@ -115,6 +115,13 @@ CASES: dict[str, str | bytes] = {
     "fixed without a size": edit(BASE, "[cohort]", "[cohort] #!").replace(
         "= 100", '= 100\nsampler = "fixed"'
     ),
+    "turns without groups": edit(BASE, "[cohort]", "[cohort] #!").replace(
+        "= 100", '= 100\nsampler = "cyclic"'
+    ),
+    "more groups than there are clients": edit(
+        BASE, "= 100", '= 100\nsampler = "cyclic"\nseparation = 101 #!'
+    ),
+    "groups that nobody forms": edit(DP, "rate = 0.1", "rate = 0.1\nseparation = 4 #!"),
     "more in a round than there are": edit(
         BASE, "= 100", '= 100\nsampler = "fixed"\nsize = 101 #!'
     ),

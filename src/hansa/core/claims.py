@@ -50,6 +50,11 @@ class Hides(Protocol):
 
 def _readers(parts: Parts, facts: Facts) -> tuple[str, ...]:
     if facts["delta"].reader is not Reader.SUM:
+        if facts["delta"].noise > 0:
+            return (
+                "The coordinator can read each client's update, which carries noise of the "
+                "client's own: what it may reveal is bounded below.",
+            )
         return (
             "The coordinator can read each client's update; an update may reveal training data "
             "to the coordinator.",
@@ -68,6 +73,8 @@ def _privacy(
     if not events.is_private(event):
         return ("No differential privacy: the model itself may reveal training data.",)
     privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
+    if privacy.mechanism == "local":
+        return _local(job, parts, facts, epsilon, accountant)
     if delta.noise > 0:
         return _distributed(job, parts, facts, epsilon, accountant)
     neighbours = 2.0 if sampler.relation is Relation.REPLACE_ONE else 1.0
@@ -108,6 +115,39 @@ def _distributed(
         f"trust model: distributed, {parts.mechanism}.",
         f"The noise on the mean has a standard deviation of {mean / privacy.clip:.3g} clip norms "
         "in each coordinate, if all answer.",
+        "Not hidden: who took part.",
+    )
+
+
+DROWNED = 10.0
+"""Noise of so many times the largest mean there can be is warned of."""
+
+
+def _local(
+    job: Job, parts: Parts, facts: Facts, epsilon: float, accountant: str
+) -> tuple[str, ...]:
+    """What holds where each client hides its data in its own update."""
+    privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
+    turns = sampler.participations(job.rounds.count)
+    mean = delta.noise / math.sqrt(max(sampler.expected, 1.0)) / privacy.clip
+    # The norm of d independent normal numbers is about sqrt(d) deviations; a mean of clipped deltas
+    # has at most the clip norm.
+    norm = mean * math.sqrt(delta.size)
+    drowned = (
+        f"Warning: the norm of the noise on the mean is about {norm:.3g} clip norms, that of the "
+        "mean itself at most 1: one round teaches next to nothing, and a model may never learn.",
+    )
+    return (
+        "Differential privacy of all that one client sends, towards the coordinator and everybody "
+        f"else: epsilon {epsilon:.4g} at delta {privacy.delta:g} for its {turns:,} updates of this "
+        f"job together; unit: all data of one {privacy.unit}; relation: {sampler.relation.value}; "
+        f"sampling: {sampling_words(sampler)}; accountant: {accountant}; trust model: "
+        f"{parts.mechanism}.",
+        "Robust rules, masks and everything else that is done with the updates costs no privacy.",
+        f"The noise of one client has a standard deviation of {delta.noise / privacy.clip:.3g} "
+        f"clip norms in each coordinate, the noise on the mean of n clients that over sqrt(n): "
+        f"{mean:.3g} for {sampler.expected:g} clients.",
+        *(drowned if norm > DROWNED else ()),
         "Not hidden: who took part.",
     )
 

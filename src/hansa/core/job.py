@@ -60,20 +60,23 @@ class Cohort(_Words):
     Attributes:
       population: number of clients in the federation.
       sampler: everyone in each round; poisson: each independently with `rate`; fixed: `size` of
-        them, drawn without replacement.
-      rate: probability of taking part, for poisson.
+        them, drawn without replacement; cyclic: `separation` groups that take turns.
+      rate: probability of taking part, for poisson; for cyclic, of the clients whose turn it is,
+        0 = all of them.
       size: clients per round, for fixed.
       cap: most clients in a round, for poisson; 0 = the whole population.
       over_selection: share of extra clients that are asked, so that slow ones can be left out;
         1.3 asks 30 % more.
+      separation: fewest rounds from one turn of a client to its next, for cyclic.
     """
 
     population: int
-    sampler: Literal["everyone", "poisson", "fixed"] = "everyone"
+    sampler: Literal["everyone", "poisson", "fixed", "cyclic"] = "everyone"
     rate: float = 0.0
     size: int = 0
     cap: int = 0
     over_selection: float = 1.0
+    separation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +85,9 @@ class Privacy(_Words):
 
     Attributes:
       unit: whose presence is hidden: one client of the federation.
-      mechanism: none; gaussian: noise added by the coordinator to the sum; distributed: noise
-        added by each client before its update is masked.
+      mechanism: none; gaussian: noise added by the coordinator to the sum; discrete: the same in
+        whole steps, sampled exactly; distributed: noise added by each client before its update is
+        masked; local: noise added by each client, enough to hide its data in its own update.
       clip: norm bound C of one client's delta, in model units.
       epsilon: target; the noise is found from it.
       delta: probability with which epsilon may not hold.
@@ -103,7 +107,7 @@ class Privacy(_Words):
     """
 
     unit: Literal["client"] = "client"
-    mechanism: Literal["none", "gaussian", "distributed"] = "none"
+    mechanism: Literal["none", "gaussian", "discrete", "distributed", "local"] = "none"
     clip: float = 0.0
     epsilon: float = 0.0
     delta: float = 0.0

@@ -96,6 +96,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("cohort", "size"): _NOT_NEGATIVE,
     ("cohort", "cap"): _NOT_NEGATIVE,
     ("cohort", "over_selection"): Limit(at_least=1),
+    ("cohort", "separation"): _NOT_NEGATIVE,
     ("privacy", "clip"): _NOT_NEGATIVE,
     ("privacy", "epsilon"): _NOT_NEGATIVE,
     ("privacy", "delta"): Limit(at_least=0, below=1),

@@ -36,17 +36,23 @@ def check_rules(words: Words, right: Mapping[str, Any]) -> list[Mistake]:
     ]
 
 
-_SAMPLER_OF = {"rate": "poisson", "cap": "poisson", "size": "fixed", "over_selection": "fixed"}
-"""The keys of `[cohort]` that mean something to one sampler only."""
+_SAMPLERS_OF = {
+    "rate": ("poisson", "cyclic"),
+    "cap": ("poisson",),
+    "size": ("fixed",),
+    "over_selection": ("fixed",),
+    "separation": ("cyclic",),
+}
+"""The keys of `[cohort]` that mean something to some samplers only."""
 
 
 def _cohort(words: Words, cohort: Cohort) -> Iterator[Mistake]:
-    for name, sampler in _SAMPLER_OF.items():
-        if sampler != cohort.sampler and _says(words, "cohort", name):
+    for name, samplers in _SAMPLERS_OF.items():
+        if cohort.sampler not in samplers and _says(words, "cohort", name):
             yield _unused(
                 ("cohort", name),
                 f'the sampler is "{cohort.sampler}"',
-                f'write sampler = "{sampler}", or leave {name} out',
+                f'write sampler = "{samplers[0]}", or leave {name} out',
             )
     if cohort.sampler == "poisson" and cohort.rate == 0:
         yield _needs(
@@ -60,9 +66,15 @@ def _cohort(words: Words, cohort: Cohort) -> Iterator[Mistake]:
             'sampler "fixed" draws that many clients',
             "add size = 10 to [cohort], or the number that you want",
         )
-    for name in ("size", "cap"):
+    if cohort.sampler == "cyclic" and cohort.separation == 0:
+        yield _needs(
+            ("cohort", "separation"),
+            'sampler "cyclic" forms that many groups',
+            "add separation = 4 to [cohort], or the fewest rounds between two turns of a client",
+        )
+    for name in ("size", "cap", "separation"):
         value = getattr(cohort, name)
-        if _SAMPLER_OF[name] == cohort.sampler and value > cohort.population:
+        if cohort.sampler in _SAMPLERS_OF[name] and value > cohort.population:
             yield Mistake(
                 ("cohort", name),
                 f"cohort.{name} is {value}, more than the population of {cohort.population}",

@@ -100,13 +100,15 @@ class Clip:
         return update
 
     def admit(self, update: Update, facts: Facts) -> None:
-        """Measures the norm again, where it can be seen; quantised updates check their own.
+        """Measures the norm again, where it can be seen.
+
+        Quantised updates, and those with noise of the client's own, check their own bounds.
 
         Raises:
           UpdateRejected: it is above the limit by more than rounding (see `norm.TOLERANCE`).
         """
         spec = facts[self.segment]
-        if spec.domain is not Domain.REAL or spec.reader is not Reader.EACH:
+        if spec.domain is not Domain.REAL or spec.reader is not Reader.EACH or spec.noise > 0:
             return
         if not l2_norm(update.segment(self.segment)) <= self._limit(update) * (1 + TOLERANCE):
             raise UpdateRejected(
