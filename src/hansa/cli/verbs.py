@@ -35,6 +35,7 @@ VERBS: Mapping[str, Verb] = {
     "simulate": Verb(
         "hansa.cli.simulate:simulate", "Run a job with all its clients on this machine.", JOBS
     ),
+    "audit": Verb("hansa.cli.audit:app", "Attack a job to test what it claims.", JOBS),
     "submit": Verb("hansa.cli.jobs:submit", "Hand a job in to a coordinator.", JOBS),
     "jobs": Verb("hansa.cli.jobs:jobs", "List the jobs of a coordinator, or show one.", JOBS),
     "watch": Verb("hansa.cli.jobs:watch", "Follow a job until it ends.", JOBS),
