@@ -49,7 +49,8 @@ soak: $(ALL)  ## the long form of the suites
 	@$(RUN) pytest -n 2 -m soak $(ARGS)
 
 bench: $(ALL)  ## all benchmarks, one JSON object each; ARGS=--quick for the short form
-	@for file in bench/*.py; do $(BIN)/python "$$file" --json $(ARGS); done
+	@for file in $(filter-out bench/peer_% bench/flower_%,$(wildcard bench/*.py)); do \
+	  $(BIN)/python "$$file" --json $(ARGS); done
 
 proto: $(ALL)  ## the Python side of proto/hansa/v1, after it was changed
 	@rm -rf build/proto && mkdir -p build/proto

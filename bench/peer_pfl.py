@@ -86,8 +86,10 @@ def main(path: str, seed: int, epsilon: float) -> None:
     parts = np.split(np.arange(len(data["targets"])), data["ends"][:-1])
     images = data["inputs"].reshape(-1, 784).astype(np.float32) / 255
 
+    shuffle = np.random.default_rng(seed)
+
     def dataset(client: int) -> Any:
-        mine = parts[client]
+        mine = shuffle.permutation(parts[client])  # pfl takes batches in the order of the data
         return Dataset(raw_data=[torch.tensor(images[mine]), torch.tensor(data["targets"][mine])])
 
     noise = 0.0

@@ -65,7 +65,7 @@ def picture(found: dict[str, Any]) -> str:
     mine = [row for row in found["accuracy"] if row["data"] == "digits"]
     parties = [("Hansa", mine), *_by_peer(found.get("peers", {}).get("accuracy", []))]
     epsilons = [row["epsilon"] for row in mine]
-    values = [row["mean"] for _, rows in parties for row in rows]
+    values: list[float] = [row["mean"] for _, rows in parties for row in rows]
     low = math.floor(20 * min(values)) / 20
     high = max(math.ceil(20 * max(values)) / 20, low + 0.05)
 

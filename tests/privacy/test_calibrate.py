@@ -17,6 +17,7 @@ from hansa.core.events import (
 from hansa.errors import HansaError
 from hansa.figures import step_down
 from hansa.privacy import calibrate, epsilon
+from hansa.privacy.calibrate import _certified
 
 
 def sampled(noise: float) -> Event:
@@ -38,6 +39,27 @@ def test_the_smallest_of_four_digits_that_meets_the_target(target, rounds):
     assert epsilon(repeat(Gaussian(noise), rounds), 1e-5, "rdp") <= target
     assert epsilon(repeat(Gaussian(step_down(noise)), rounds), 1e-5, "rdp") > target
     assert noise == float(f"{noise:.4g}")
+
+
+@pytest.mark.parametrize(("rate", "rounds", "target"), [(0.1, 100, 1.0), (0.02, 500, 0.7)])
+def test_what_is_found_on_a_coarse_grid_is_certified_on_the_fine_one(rate, rounds, target):
+    def event(noise: float) -> Event:
+        return repeat(PoissonSampled(rate, Gaussian(noise)), rounds)
+
+    noise = calibrate(event, target, 1e-5)
+    assert epsilon(event(noise), 1e-5) <= target < epsilon(event(step_down(noise)), 1e-5)
+    assert noise == float(f"{noise:.4g}")
+
+
+@pytest.mark.parametrize("start", [0.02, 0.9, 1.0, 1.1, 50.0])
+@pytest.mark.parametrize("bent", [0.5, 0.999, 1.0, 1.001, 2.0])
+def test_the_answer_does_not_depend_on_where_the_search_starts_or_how_rough_its_guide_is(
+    start, bent
+):
+    """Epsilon is 1 / noise**2 here, and the guide is off by a factor that varies."""
+    found = _certified(lambda z: z**-2.0, lambda z: bent * z**-2.03, 0.77, start)
+    assert found == 1.14
+    assert 1.14**-2 <= 0.77 < 1.139**-2
 
 
 def test_an_event_that_the_accountant_does_not_know_is_refused():

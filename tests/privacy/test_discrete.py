@@ -89,6 +89,17 @@ def test_blocks_do_not_repeat_each_other():
     assert abs(np.corrcoef(samples[:32_768], samples[32_768:65_536])[0, 1]) < 5 / math.sqrt(32_768)
 
 
+@pytest.mark.parametrize("noise", [KEY, NoiseSource()], ids=["key", "fresh"])
+@pytest.mark.parametrize("sigma", [1.0, 8.0, 1000.0])
+def test_no_bits_are_used_twice(sigma, noise):
+    """Neighbours do not tell of each other: neither their values nor their sizes."""
+    samples = discrete_gaussian(SAMPLES, sigma, noise.words("pairs")).astype(np.float64)
+    for values in (samples, np.abs(samples)):
+        for apart in (1, 2):
+            found = np.corrcoef(values[:-apart], values[apart:])[0, 1]
+            assert abs(found) < 6 / math.sqrt(SAMPLES)
+
+
 def test_a_sigma_far_below_one_is_no_noise():
     assert not discrete_gaussian(10_000, 0.05, NoiseSource().words()).any()
 
