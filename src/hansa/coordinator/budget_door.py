@@ -28,6 +28,7 @@ from hansa.budget.cost import fits
 from hansa.coordinator.budget import PAGE, Budgets, Standing
 from hansa.coordinator.budget_book import CHAIN
 from hansa.coordinator.members import Members
+from hansa.coordinator.store import Store
 from hansa.errors import HansaError, Refused
 
 MAX_WORDS = 1 << 16
@@ -48,14 +49,19 @@ class BudgetDoor:
     """What the routes need.
 
     Attributes:
-      budgets: of the store.
+      store: durable state.
       members: the federation's name and the coordinator's keys.
       clock: seconds since the epoch.
     """
 
-    budgets: Budgets
+    store: Store
     members: Members
     clock: Callable[[], float]
+
+    @property
+    def budgets(self) -> Budgets:
+        """All budgets of the store."""
+        return self.store.budgets
 
     def routes(self, guard: Guard) -> list[Route]:
         """The routes, each behind the guard."""

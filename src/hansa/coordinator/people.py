@@ -95,7 +95,7 @@ class PeopleDoor:
                 Route("/v1/events", self._guard(self._events)),
                 Route("/v1/sites", self._guard(self._sites)),
                 Route("/v1/sites/{site}/revoke", self._guard(self._revoke), methods=["POST"]),
-                *BudgetDoor(self.store.budgets, self.members, self.clock).routes(self._guard),
+                *BudgetDoor(self.store, self.members, self.clock).routes(self._guard),
             ]
         )
         app.router.redirect_slashes = False  # a redirection would repeat what the caller called us
