@@ -16,13 +16,15 @@ from hansa.core.events import (
     PoissonSampled,
     SelfComposed,
 )
+from hansa.core.job import Aggregation, Cohort, Privacy, Quantization
 from hansa.core.keys import NoiseSource, ReplayKey
 from hansa.core.parts import Relation
 from hansa.core.spec import Divisor, Domain
-from hansa.errors import PlanError
+from hansa.errors import PlanError, PlanRefused
 from hansa.mechanisms.discrete import CentralDiscrete, one_release
 from hansa.privacy import epsilon
 from tests.laws.mechanisms import spec
+from tests.support.toy import plan
 
 KEY = ReplayKey.of_seed(0)
 ONE = CentralDiscrete(1.5, 0.7)
@@ -190,3 +192,39 @@ def test_segments_draw_different_noise_from_the_same_key():
         for segment in ("delta", "metrics")
     )
     assert (one != other).any()
+
+
+WORDS = {
+    "privacy": Privacy(mechanism="discrete", clip=1.0, epsilon=8.0, delta=1e-5),
+    "aggregation": Aggregation(weighting="uniform"),
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "aligned"),
+    [
+        ({}, False),
+        ({"quantization": Quantization(step=1e-3)}, True),
+        ({"quantization": Quantization(step=1e-3, rotate=True)}, False),
+        ({"cohort": Cohort(population=6, sampler="poisson", rate=0.5)}, False),
+        ({"cohort": Cohort(population=6, sampler="cyclic", separation=2)}, False),
+    ],
+)
+def test_a_job_keeps_its_epsilon(words, aligned):
+    found = plan(**{**WORDS, **words})
+    assert found.parts.mechanism.aligned is aligned
+    assert 7.9 < found.epsilon <= 8.0
+    assert any("RDP of dp-accounting" in c and "central" in c for c in found.claims)
+
+
+@pytest.mark.parametrize(
+    "cohort",
+    [
+        Cohort(population=6, sampler="fixed", size=4),
+        Cohort(population=200, sampler="poisson", rate=0.1, cap=60),
+    ],
+)
+def test_sampling_without_a_known_bound_is_refused(cohort):
+    with pytest.raises(PlanRefused) as caught:
+        plan(**WORDS, cohort=cohort)
+    assert all(error.fix for error in caught.value.errors)
