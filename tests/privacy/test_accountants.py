@@ -259,7 +259,8 @@ def test_an_estimate_is_a_bound_above_epsilon_and_close(event):
         assert fine * (1 - 1e-9) <= found <= fine * (1 + close)
     assert counter.estimate(event, 1e-5, ADD, 1e-2) > fine, "the grid is used"
     rdp = DpAccounting("rdp")
-    assert rdp.estimate(event, 1e-5, ADD, 1e-2) == rdp.epsilon(event, 1e-5, ADD)
+    least = rdp.epsilon(event, 1e-5, ADD)
+    assert least <= rdp.estimate(event, 1e-5, ADD, 1e-2) < 1.2 * least
 
 
 def test_an_estimate_is_refused_like_an_epsilon():

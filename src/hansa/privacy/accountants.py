@@ -69,6 +69,9 @@ RELATIONS: Mapping[Relation, str] = {
 FINE = 1e-4
 """Grid of the privacy losses that epsilon is counted on; theirs."""
 
+FEW = (1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0)
+"""Renyi orders of an estimate; all orders give bounds."""
+
 
 @dataclass(frozen=True, slots=True)
 class DpAccounting:
@@ -119,16 +122,15 @@ class DpAccounting:
         return _epsilon(self.method, event, delta, relation)
 
     def estimate(self, event: Event, delta: float, relation: Relation, grid: float) -> float:
-        """Epsilon on a coarser grid of privacy losses: a fast bound, above `epsilon`.
+        """Epsilon on a coarser grid, or by few Renyi orders: a fast bound, not below `epsilon`.
 
-        A search can start from it; what a plan promises is always `epsilon`. Without effect on RDP,
-        which has no grid.
+        A search can start from it; what a plan promises is always `epsilon`.
 
         Args:
           event: as for `epsilon`.
           delta: as for `epsilon`.
           relation: as for `epsilon`.
-          grid: width of a step; the time falls with it, and the bound rises.
+          grid: width of a step, for PLD: the wider, the faster, and the looser.
 
         Raises:
           HansaError: delta is no probability, or the event is not supported.
@@ -273,7 +275,7 @@ def _epsilon(
         if distributed.holds_discrete_sum(event):
             found = _epsilon_of_discrete(event, delta, relation)
         else:
-            accountant = _accountant(method, relation, None, grid)
+            accountant = _accountant(method, relation, FEW if grid > FINE else None, grid)
             accountant.compose(_stated(method, event, relation))
             found = float(accountant.get_epsilon(delta))
     return found if not math.isnan(found) else math.inf

@@ -15,11 +15,14 @@ from hansa.privacy.accountants import DpAccounting, Method
 MOST_NOISE = 1e6
 """A target that needs a larger noise multiplier, or meets less than its inverse, is refused."""
 
-_COARSE = 1e-3
-"""Grid of the curve that a search by PLD starts with: ten times as fast, and within 0.1 %."""
+_COARSEST, _COARSE = 1e-2, 1e-3
+"""Grids that a search by PLD starts with: 30 and 10 times as fast, good to three digits or more."""
 
 _CLOSE = 1 + 1e-9
 """Where the answer is one of two neighbours, or all but."""
+
+_BENDS = 6
+"""How often the rough curve is bent; it settles at the second time."""
 
 _FAR = 2.0
 """A bracket grows by at most this factor at once."""
@@ -61,16 +64,14 @@ def calibrate(
     if accountant == "rdp":
         return _smallest(exact, epsilon, 1.0, 1.5)
 
-    def rough(noise: float) -> float:
-        return counter.estimate(event_of(noise), delta, relation, _COARSE)
-
-    def rougher(noise: float) -> float:
-        return rdp.epsilon(event_of(noise), delta, relation)
+    def rough(by: DpAccounting, grid: float) -> _Curve:
+        return lambda noise: by.estimate(event_of(noise), delta, relation, grid)
 
     near = 1.0
-    if rdp.unsupported(event_of(near), relation) is None:
-        near = _smallest(rougher, epsilon, near, 1.5, digits=2)  # from afar, and not far above
-    return _certified(exact, rough, epsilon, near)
+    if rdp.unsupported(event_of(near), relation) is None:  # cheap from afar, and not far above
+        near = _smallest(rough(rdp, _COARSEST), epsilon, near, 1.5, digits=2)
+    near = _smallest(rough(counter, _COARSEST), epsilon, near, 1.1, digits=3)
+    return _certified(exact, rough(counter, _COARSE), epsilon, near)
 
 
 def gaussian_noise(epsilon: float, delta: float) -> float:
@@ -96,13 +97,19 @@ def gaussian_noise(epsilon: float, delta: float) -> float:
 def _certified(exact: _Curve, rough: _Curve, target: float, start: float) -> float:
     """The smallest number of four digits at which the exact curve is at most the target.
 
-    The rough curve, bent so that it meets the exact one where the answer is, says where to look.
-    The exact one decides: it was computed at the answer, and at its lower neighbour, which misses.
+    The rough curve is bent so that it meets the exact one where the answer seems to be; where the
+    bent curve leads to the same answer, the exact one was computed there and meets the target. That
+    takes one or two exact values. If it does not settle, the exact curve is searched alone.
     """
-    near = _smallest(rough, target, start, 1.1)
-    ratio = exact(near) / rough(near)
-    if 0 < ratio < math.inf:
-        near = _smallest(lambda noise: ratio * rough(noise), target, near, _CLOSE)
+    near = _smallest(rough, target, start, 1.01)
+    for _ in range(_BENDS):
+        ratio = exact(near) / rough(near)
+        if not 0 < ratio < math.inf:
+            break
+        found = _smallest(lambda noise, r=ratio: r * rough(noise), target, near, _CLOSE)  # type: ignore[misc]
+        if found == near:
+            return near
+        near = found
     return _smallest(exact, target, near, _CLOSE)
 
 
