@@ -140,6 +140,12 @@ def test_lines_cannot_be_moved_removed_or_added(lines, how):
         verify_export(broken)
 
 
+def test_a_signature_is_written_in_one_way_only(lines):
+    head, _, tail = lines[-1].partition(b'"signature":"')
+    with pytest.raises(HansaError, match="cannot be read"):
+        verify_export([*lines[:-1], head + b'"signature":"' + tail.replace(b"a", b"A", 1)])
+
+
 def test_a_log_that_was_rewritten_and_linked_anew_is_not_signed(lines, authority):
     """Whoever has no key of the coordinator cannot make an export, however well it is linked."""
     own = Ed25519PrivateKey.generate()

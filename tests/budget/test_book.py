@@ -266,6 +266,18 @@ def test_holding_is_all_or_nothing_over_all_blocks():
     assert book.positions("b") == {}
 
 
+def test_a_wrong_amount_at_one_block_changes_no_other_block():
+    book = book_of("one", "two")
+    with pytest.raises(HansaError, match="no amount"):
+        book.hold("j", {"one": need(5), "two": Need(-1, -1, 1)}, 2.0)
+    assert book.account("one").held == 0
+    book.hold("j", {"one": need(5), "two": need(5)}, 2.0)
+    with pytest.raises(HansaError, match="no amount"):
+        book.reserve(key(), EVENT, {"one": 5, "two": -5}, 3.0)
+    assert book.account("one").reserved == 0
+    assert len(book.log) == 4
+
+
 def test_a_retry_beyond_the_declared_releases_needs_room_of_its_own():
     book = book_of("one")
     book.hold("a", {"one": need(CAPACITY - 100)}, 2.0)

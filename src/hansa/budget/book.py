@@ -261,7 +261,7 @@ class Book:
         if entry.kind is Kind.SETTLE:
             _agree(entry, position.left, open=position.reserved)
             return Change(*rules.settle(account, position))
-        draw = self.draws(entry.key).get(entry.block)
+        draw = self._find_draws(entry.key).get(entry.block)
         if entry.kind is Kind.RESERVE:
             if draw is not None:
                 raise _wrong(entry, "the charge is known")

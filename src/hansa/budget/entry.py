@@ -106,6 +106,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "time": (int, float),
 }
 
+_PLACED = frozenset((*_TYPES, "chain", "seq"))
+
 
 def entry_of(said: Mapping[str, Any]) -> Entry:
     """Reads an entry back from its JSON; `chain` and `seq` are its place, not part of it.
@@ -114,14 +116,23 @@ def entry_of(said: Mapping[str, Any]) -> Entry:
       HansaError: it is no entry.
     """
     try:
-        words = {name: said[name] for name in _TYPES}
-        if any(type(words[name]) not in types for name, types in _TYPES.items()):
-            raise TypeError
-        kind = Kind(words.pop("kind"))
+        for name, types in _TYPES.items():
+            if type(said[name]) not in types:
+                raise TypeError(name)
+        kind = Kind(said["kind"])
     except (KeyError, TypeError, ValueError):
         raise HansaError(
             f"{dict(said)!r:.200} is no entry of a budget's log",
             fix="read it with the version of Hansa that wrote it",
         ) from None
-    more = {n: v for n, v in said.items() if n not in _TYPES and n not in ("chain", "seq")}
-    return Entry(kind, **words, more=more)
+    return Entry(
+        kind,
+        said["block"],
+        said["job"],
+        said["purpose"],
+        said["round"],
+        said["attempt"],
+        said["urdp"],
+        said["time"],
+        {name: value for name, value in said.items() if name not in _PLACED},
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from hansa.budget.block import Block, block_of
 from hansa.budget.book import Book
@@ -133,24 +133,38 @@ class StoredBook(Book):
         return self._positions[job]
 
     def prefetch(self, keys: Sequence[Key]) -> None:
-        """Looks several charges up in one query."""
+        """Looks several charges up at once."""
         missing = {k for k in keys if k not in self._draws.get(k.job, {})}
         if not missing:
             return
-        table = schema.budget_entries
-        names = [(k.job, k.purpose, k.round, k.attempt) for k in missing]
-        here = tuple_(table.c.job, table.c.purpose, table.c.round, table.c.attempt).in_(names)
-        kinds = table.c.kind.in_([kind.value for kind in _FATES])
-        query = select(table).where(here & kinds).order_by(table.c.seq)
+        rounds: dict[tuple[str, str], set[int]] = {}
+        for key in missing:
+            rounds.setdefault((key.job, key.purpose), set()).add(key.round)
         found: dict[Key, list[Row[Any]]] = {key: [] for key in missing}
-        for row in self._connection.execute(query):
-            found[Key(row.job, row.purpose, row.round, row.attempt)].append(row)
+        for (job, purpose), numbers in rounds.items():
+            for row in self._connection.execute(_charges(job, purpose, numbers)):
+                name = Key(job, purpose, row.round, row.attempt)
+                if name in found:
+                    found[name].append(row)
         for key, rows in found.items():
             self._draws.setdefault(key.job, {})[key] = draws_of(rows)
 
     def _find_draws(self, key: Key) -> dict[str, Draw]:
         self.prefetch([key])
         return self._draws[key.job][key]
+
+
+def _charges(job: str, purpose: str, rounds: Collection[int]) -> Select[Any]:
+    """Entries about charges of a job's rounds; by columns that the index begins with."""
+    table = schema.budget_entries
+    return (
+        select(table)
+        .where(table.c.job == job)
+        .where(table.c.purpose == purpose)
+        .where(table.c.round.in_(sorted(rounds)))
+        .where(table.c.kind.in_([kind.value for kind in _FATES]))
+        .order_by(table.c.seq)
+    )
 
 
 def account_of(row: Row[Any]) -> Account:
