@@ -17,7 +17,7 @@ from hansa.core.keys import ReplayKey
 from hansa.errors import HansaError
 from hansa.jobfile import load_job
 from hansa.mechanisms.gaussian import CentralGaussian
-from hansa.privacy.audits import audit, runs
+from hansa.privacy.audits import AuditReport, audit, runs
 from hansa.privacy.audits.audit import affordable, is_gaussian, shortened
 from hansa.privacy.audits.canaries import Blocks
 from hansa.stages.clip import Clip
@@ -172,7 +172,7 @@ def test_a_large_model_is_attacked_over_fewer_rounds():
 
 
 def test_it_runs_inside_of_a_running_loop():
-    async def notebook():
+    async def notebook() -> AuditReport:
         return audit(jobs.gaussian(), canaries=40, rounds=1)
 
     assert asyncio.run(notebook()).canaries_seen == 40

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from hansa.core.job import Rounds
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Site
 from hansa.privacy.audits.examples import canary_examples, canary_rows
@@ -39,7 +40,7 @@ class NoisyGradient(FullGradient):
 
 
 def shown(noise: float, count: int = 1000) -> float:
-    plan, task = jobs.planned(jobs.plain(rounds=jobs.Rounds(count=1)))
+    plan, task = jobs.planned(jobs.plain(rounds=Rounds(count=1)))
     algorithm = replace(plan.parts.algorithm, work=NoisyGradient(noise=noise))
     plan = replace(plan, parts=replace(plan.parts, algorithm=algorithm))
     found = canary_examples(plan, task, count, KEY)
@@ -66,6 +67,6 @@ def test_canaries_are_rows_that_nobody_has(kind):
 
 
 def test_ordinary_client_work_shows_its_examples_too():
-    plan, task = jobs.planned(jobs.job(rounds=jobs.Rounds(count=1)))
+    plan, task = jobs.planned(jobs.job(rounds=Rounds(count=1)))
     found = canary_examples(plan, task, 300, KEY, kind="mislabelled")
     assert bound(found.scores, found.coins, 1e-5).epsilon > 1

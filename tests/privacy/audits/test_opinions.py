@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from hansa.privacy.audits import opinions
+from hansa.privacy.audits.one_run import Coins, Floats
 
 RNG = np.random.default_rng(3)
 
 
-def scores(mu: float, count: int = 20_000):
+def scores(mu: float, count: int = 20_000) -> tuple[Floats, Coins]:
     coins = RNG.integers(0, 2, count).astype(bool)
     return mu * (coins - 0.5) + RNG.standard_normal(count), coins
 

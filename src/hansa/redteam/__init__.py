@@ -1,0 +1,1 @@
+"""Attacks on models and on privacy, to be run against one's own jobs."""
