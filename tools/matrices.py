@@ -38,12 +38,11 @@ DATA = ROOT / "src/hansa/privacy/matrices/data"
 VECTORS = ROOT / "tests/privacy/matrices/vectors.json"
 
 ROUNDS = (32, 64, 128, 256, 512, 1024, 2048)
-BLT_ROUNDS = (128, 512, 2048)
 LONG = 8192
 """Rounds of the buffered matrix for long runs; found for one separation, as it is slow."""
 
-BLT_SEPARATIONS = (4, 16, 64, 256)
-"""And T itself: a client takes part once."""
+SEPARATIONS = (4, 8, 16, 32, 64, 128, 256)
+"""Of buffered matrices; and T itself, where a client takes part once."""
 
 BANDS = (2, 4, 8, 16, 32, 64)
 ENOUGH = 1.001
@@ -61,7 +60,7 @@ def main() -> None:
         grid = [(t, b) for t in ROUNDS for b in BANDS if b <= t]
         collect(DATA / "banded.json", "banded", banded, grid)
     if only in (None, "blt"):
-        grid = [(t, b) for t in BLT_ROUNDS for b in (*BLT_SEPARATIONS, t) if b <= t]
+        grid = [(t, b) for t in ROUNDS for b in sorted({*SEPARATIONS, t}) if b <= t]
         collect(DATA / "blt.json", "blt", blt, [*grid, (LONG, 64)])
     if only in (None, "vectors"):
         write(VECTORS, "vectors", vectors())

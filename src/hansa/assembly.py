@@ -8,7 +8,7 @@
     [quantization]             Quantize         if the job has a step, after Rotate if it says so
     [secure_aggregation]       Mask             if it is enabled
     [aggregation]   Mean | Median | TrimmedMean | Grouped
-    [privacy]       NoNoise | CentralGaussian | CentralDiscrete
+    [privacy]       NoNoise | CentralGaussian | CentralDiscrete | CorrelatedGaussian
                             | DistributedGaussian | LocalGaussian
 
 Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
@@ -25,6 +25,7 @@ from hansa.aggregators.robust import Median, TrimmedMean
 from hansa.core.job import Job
 from hansa.core.parts import Aggregator, ClientSampler, Mechanism, Parts, Stage
 from hansa.core.spec import Divisor
+from hansa.mechanisms.correlated import CorrelatedGaussian
 from hansa.mechanisms.discrete import CentralDiscrete
 from hansa.mechanisms.distributed import DistributedGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
@@ -130,6 +131,17 @@ def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
         return DistributedGaussian(privacy.colluding, sampler.relation)
     if local(job):
         return LocalGaussian(local_noise(job))
+    if privacy.mechanism == "correlated":
+        rounds = job.rounds.count
+        return CorrelatedGaussian(
+            strategy=privacy.matrix,
+            rounds=rounds,
+            separation=max(job.cohort.separation, 1),
+            participations=sampler.participations(rounds),
+            noise_multiplier=privacy.noise_multiplier,
+            metrics_noise_multiplier=privacy.metrics_noise_multiplier,
+            relation=sampler.relation,
+        )
     if privacy.mechanism == "discrete":
         return CentralDiscrete(
             privacy.noise_multiplier,

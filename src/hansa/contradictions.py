@@ -49,6 +49,19 @@ def _privacy_errors(job: Job) -> Iterable[PlanError]:
             "set privacy.epsilon, and the noise is found from it",
         )
     yield from _adaptive_errors(job)
+    if privacy.mechanism == "correlated" and job.cohort.sampler != "cyclic":
+        yield PlanError(
+            "cohort.sampler",
+            "lets a client come back in the next round, and noise that is taken back in a round "
+            "that it sees must be as large as independent noise",
+            'set cohort.sampler = "cyclic" with a separation, or privacy.mechanism = "gaussian"',
+        )
+    if privacy.mechanism != "correlated" and privacy.matrix != "blt":
+        yield PlanError(
+            "privacy.matrix",
+            f'correlates no noise with mechanism = "{privacy.mechanism}"',
+            'set privacy.mechanism = "correlated", or leave matrix out',
+        )
     if distributed(job):
         yield from _distributed_errors(job)
         return

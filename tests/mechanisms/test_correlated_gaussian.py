@@ -253,7 +253,7 @@ def test_a_row_out_of_turn_is_refused():
 def test_it_is_what_the_round_loop_looks_for():
     assert isinstance(mechanism(), Correlated)
     assert not isinstance(CentralGaussian(1.0), Correlated)
-    assert canonical.plain(mechanism())["strategy"] == "blt"
+    assert '"strategy":"blt"' in canonical.dumps(mechanism())
 
 
 def test_its_words_name_the_matrix_and_the_schema():

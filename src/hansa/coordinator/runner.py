@@ -26,13 +26,15 @@ from hansa.coordinator.housekeeping import Housekeeping
 from hansa.coordinator.journal import StoreJournal, remembered_state
 from hansa.coordinator.ledger import StoreLedger
 from hansa.coordinator.members import Members
+from hansa.coordinator.noise_keys import forget, noise_of
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.rows import Decision, JobRow, Status
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
 from hansa.coordinator.submission import plan_of
 from hansa.core.contribute import Purpose
-from hansa.core.keys import NoiseSource, ReplayKey
+from hansa.core.keys import Noise, NoiseSource, ReplayKey
+from hansa.core.parts import Correlated
 from hansa.core.plan import Plan
 from hansa.core.round import TrainState, World
 from hansa.core.train import initial_state, train
@@ -377,7 +379,7 @@ class Runner:
                 on_close=self._closed,
                 patience=plan.job.rounds.deadline,
             ),
-            noise=NoiseSource(),
+            noise=await asyncio.to_thread(self._noise, job),
             key=ReplayKey.of_seed(plan.job.seed),
             population=job.population or (),
             sampling=floor.secret.derive("sampling", row.id) if plan.private else None,
@@ -387,6 +389,14 @@ class Runner:
             return  # an earlier process came to the end of the job, and died before it said so
         # Handed over, not kept: each name for the state would keep a model in memory.
         await train(plan, await asyncio.to_thread(self._state, job), world)
+
+    def _noise(self, job: Open) -> Noise:
+        """Fresh noise, or the job's own key where rounds must know the noise of others."""
+        if not isinstance(job.plan.parts.mechanism, Correlated):
+            return NoiseSource()
+        state = self._floor.store.state(job.row.id)
+        begun = state is not None and state.round > 0
+        return noise_of(self._floor.store.database, job.row.id, begun=begun)
 
     def _closed(self, key: RoundKey) -> None:
         job = self._open.get(key.job)
@@ -401,6 +411,7 @@ class Runner:
         if status.final:
             # A sum before its noise is private. First, so that a restart would see to it again.
             await asyncio.to_thread(self._floor.sums(job_id).remove)
+            await asyncio.to_thread(forget, self._floor.store.database, job_id)
         await asyncio.to_thread(
             self._floor.store.set_status, job_id, status, reason, self._floor.clock()
         )

@@ -86,7 +86,8 @@ class Privacy(_Words):
     Attributes:
       unit: whose presence is hidden: one client of the federation.
       mechanism: none; gaussian: noise added by the coordinator to the sum; discrete: the same in
-        whole steps, sampled exactly; distributed: noise added by each client before its update is
+        whole steps, sampled exactly; correlated: noise of the coordinator's that later rounds
+        take back in part (DP-FTRL); distributed: noise added by each client before its update is
         masked; local: noise added by each client, enough to hide its data in its own update.
       clip: norm bound C of one client's delta, in model units.
       epsilon: target; the noise is found from it.
@@ -97,6 +98,8 @@ class Privacy(_Words):
         what they know with the coordinator.
       metrics_clip: norm bound of one client's metric sums; 0 = no metrics leave the sites.
       metrics_noise_multiplier: noise of the metric sums relative to their sensitivity.
+      matrix: how noise is correlated over the rounds, for correlated: blt: buffered linear
+        Toeplitz; banded: over as many rounds as `separation`; tree: binary tree aggregation.
       clip_quantile: share of the clients whose deltas should be within the norm bound, which then
         adapts from `clip` on; 0 = `clip` is the bound of all rounds.
       clip_learning_rate: how fast the bound adapts.
@@ -107,7 +110,9 @@ class Privacy(_Words):
     """
 
     unit: Literal["client"] = "client"
-    mechanism: Literal["none", "gaussian", "discrete", "distributed", "local"] = "none"
+    mechanism: Literal["none", "gaussian", "discrete", "correlated", "distributed", "local"] = (
+        "none"
+    )
     clip: float = 0.0
     epsilon: float = 0.0
     delta: float = 0.0
@@ -115,6 +120,7 @@ class Privacy(_Words):
     colluding: int = 1
     metrics_clip: float = 0.0
     metrics_noise_multiplier: float = 0.0
+    matrix: Literal["blt", "banded", "tree"] = "blt"
     clip_quantile: float = 0.0
     clip_learning_rate: float = 0.2
     clip_noise: float = 0.0

@@ -322,6 +322,10 @@ class Correlated(Mechanism, Protocol):
     whoever goes on after a crash computes the same noise again.
     """
 
+    @property
+    def orthogonal(self) -> bool:
+        """Whether each participation is a Gaussian of its own, which sampling can amplify."""
+
     def remember(self, spec: UpdateSpec, rows: int, noise: KeyedNoise) -> Any:
         """What the noise of the next release needs, after `rows` releases; computed anew."""
 

@@ -25,6 +25,7 @@ from hansa.core.parts import (
     Adapts,
     Aggregator,
     ClientSampler,
+    Correlated,
     Facts,
     Mechanism,
     Parts,
@@ -176,7 +177,7 @@ def check(
             facts[name] = _infer(errors, part, spec)
         trail.append(Step(repr(part), dict(facts)))
 
-    round_event = _amplified(errors, sampler, _release(errors, mechanism, facts))
+    round_event = _amplified(errors, parts, _release(errors, mechanism, facts))
     trail.append(Step(repr(mechanism), dict(facts)))
     event = whole_job(job, sampler, round_event)
     epsilon = _epsilon(errors, job, event, parts, accountant)
@@ -245,12 +246,20 @@ def _try(errors: list[PlanError], check: Callable[[], None]) -> None:
         errors.append(error)
 
 
-def _amplified(errors: list[PlanError], sampler: ClientSampler, event: Event) -> Event:
+def _amplified(errors: list[PlanError], parts: Parts, event: Event) -> Event:
+    sampler, mechanism = parts.sampler, parts.mechanism
     try:
-        return sampler.amplify(event)
+        amplified = sampler.amplify(event)
+        if amplified != event and isinstance(mechanism, Correlated) and not mechanism.orthogonal:
+            raise PlanError(
+                mechanism,
+                "its noise is shared by all rounds of a client, so that sampling amplifies nothing",
+                'set cohort.sampler = "everyone", or "cyclic" with privacy.matrix = "banded"',
+            )
     except PlanError as error:
         errors.append(error)
         return events.NonPrivate()
+    return amplified
 
 
 def _release(errors: list[PlanError], mechanism: Mechanism, facts: Facts) -> Event:

@@ -124,6 +124,12 @@ def _privacy(words: Words, privacy: Privacy) -> Iterator[Mistake]:
             "epsilon holds except with this probability",
             "add delta = 1e-5 to [privacy]; choose it below 1 / population",
         )
+    if privacy.mechanism != "correlated" and "matrix" in words.get("privacy", {}):
+        yield _unused(
+            ("privacy", "matrix"),
+            f'mechanism "{privacy.mechanism}" correlates no noise over rounds',
+            'write mechanism = "correlated", or leave matrix out',
+        )
     for name in ("clip_learning_rate", "clip_noise"):
         if not privacy.clip_quantile and _says(words, "privacy", name):
             yield _unused(

@@ -17,6 +17,7 @@ from hansa.errors import HansaError, PlanError
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.privacy.matrices import Kind, Strategy, choose
 from hansa.privacy.matrices.stream import Draw, Memory, advance
+from hansa.privacy.statement_parts import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class CorrelatedGaussian:
     A model is the sum of its rounds, and in that sum most of the noise cancels. It needs no
     sampling: its guarantee holds for clients who come when they like, as long as the same one comes
     at most k times and at least b rounds apart (Kairouz et al., ICML 2021, arXiv 2103.00039;
-    Choquette-Choo et al., NeurIPS 2023, arXiv 2306.08153; McMahan et al., ICLR 2025, arXiv
+    Choquette-Choo et al., NeurIPS 2023, arXiv 2306.08153; McMahan et al., 2024, arXiv
     2408.08868). Whoever chooses the clients sees to that: the sampler.
 
     s is noise multiplier * sensitivity of a row * sensitivity of C / sqrt(k), so that k
@@ -104,7 +105,7 @@ class CorrelatedGaussian:
         """Whether each participation is a Gaussian of its own, which sampling can amplify.
 
         Only for sampling within groups that take turns: a client of group r mod b is drawn in
-        rounds r, r + b, ... (Choquette-Choo et al., NeurIPS 2023, arXiv 2306.08153, theorem 1).
+        rounds r, r + b, ... (Choquette-Choo et al., NeurIPS 2023, arXiv 2306.08153, theorem 4).
         """
         return self.matrix.orthogonal
 
@@ -182,6 +183,10 @@ class CorrelatedGaussian:
     def scale(self, spec: UpdateSpec) -> tuple[float, float]:
         """Standard deviation of the samples of s Z and the step of the grid, in model units."""
         return self._row.scale(spec)
+
+    def generation(self, spec: UpdateSpec) -> Generation:
+        """Normal samples in floating point, rounded to a grid after they were correlated."""
+        return self._row.generation(spec)
 
     @property
     def _independent(self) -> CentralGaussian:

@@ -39,7 +39,6 @@ from hansa.site.masking import Talk, no_part, take_part
 from hansa.site.outbox import Package, deliver
 from hansa.site.sessions import Sessions
 from hansa.site.turns import Turns
-from hansa.site.turns import Turns
 from hansa.stages.mask import Mask, mask_of
 from hansa.wire.v1 import sites_pb2 as pb
 
@@ -95,7 +94,6 @@ class Rounds:
         self._heads = heads
         self._directory = Directory(credentials().root_pem, federation)
         self._sessions = Sessions(config.folder)
-        self._turns = Turns(config.folder)
         self._turns = Turns(config.folder)
         self._sha256 = ""
         self._params: Vector = np.zeros(0, "<f4")
@@ -242,7 +240,6 @@ class Rounds:
         with self._bound_to_its_connection():
             accepted = await self._accepted(order)
             check_hours(self._config, datetime.now())
-            self._turns.check(accepted.plan, *key[:3])
             self._turns.check(accepted.plan, *key[:3])
             if accepted.plan.private:
                 self._heads.check(order.ledger_seq)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -31,6 +34,18 @@ def completed(rounds: int) -> list[tuple[int, int]]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Samples that are given: for each row and level the line that `index` names."""
+
+    samples: np.ndarray
+    index: Mapping[tuple[int, int], int]
+    row: int
+
+    def __call__(self, level: int) -> np.ndarray:
+        return np.array(self.samples[self.index[self.row, level]])
+
+
 def linear(strategy: Strategy) -> np.ndarray:
     """The matrix that the stream multiplies Z by: each draw is a unit vector of its own."""
     places = completed(strategy.rounds)
@@ -38,11 +53,7 @@ def linear(strategy: Strategy) -> np.ndarray:
         places = [place for place in places if place[1] == 0]
     index, memory, rows = {place: n for n, place in enumerate(places)}, Memory(), []
     for row in range(strategy.rounds):
-
-        def draw(level: int, row: int = row) -> np.ndarray:
-            return np.eye(len(places))[index[row, level]]
-
-        memory, noise = advance(strategy, memory, draw)
+        memory, noise = advance(strategy, memory, Drawn(np.eye(len(places)), index, row))
         rows.append(noise.copy())
         assert len(memory.kept) <= strategy.kept
     return np.array(rows)
@@ -88,11 +99,12 @@ def test_long_vectors_are_worked_on_in_blocks(strategy):
     """More than one block, and the last one shorter: each coordinate by itself."""
     size, rng = 65_536 + 7, np.random.default_rng(5)
     keep = np.r_[0:3, 65_530:size]
+    levels = {(0, level): level for level in range(3)}
     long, short = Memory(), Memory()
     for _ in range(7):
-        drawn = [rng.normal(size=size) for _ in range(3)]
-        long, noise = advance(strategy, long, lambda level, of=drawn: of[level].copy())
-        short, part = advance(strategy, short, lambda level, of=drawn: of[level][keep])
+        drawn = rng.normal(size=(3, size))
+        long, noise = advance(strategy, long, Drawn(drawn, levels, 0))
+        short, part = advance(strategy, short, Drawn(drawn[:, keep], levels, 0))
         assert (noise[keep] == part).all()
         assert noise.dtype == np.float64
 

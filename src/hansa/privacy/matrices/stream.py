@@ -7,8 +7,8 @@
 | banded   | a sample, and one step per band  | the last rows (Choquette-Choo et al., NeurIPS     |
 |          |                                  | 2023, arXiv 2306.08153, algorithm 9)              |
 | blt      | a sample, two steps per buffer   | the buffers (Dvijotham et al., FOCS 2024, arXiv   |
-|          |                                  | 2404.16706, section 5; McMahan et al., ICLR 2025, |
-|          |                                  | arXiv 2408.08868, algorithm 2)                    |
+|          |                                  | 2404.16706, section 5; McMahan et al., 2024,      |
+|          |                                  | arXiv 2408.08868)                                 |
 
 Everything is float64. What is released is rounded to a grid that is 2^30 times finer than the
 noise, and noise in float32 has only 2^24 values for each power of two: its own rounding would

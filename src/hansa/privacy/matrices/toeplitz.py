@@ -33,7 +33,7 @@ def square_root(count: int) -> tuple[float, ...]:
 
     Of all Toeplitz matrices it has the smallest maximal error where a client takes part once
     (Fichtenberger, Henzinger and Upadhyay, ICML 2023, arXiv 2202.11205; optimal by Dvijotham et
-    al., FOCS 2024, arXiv 2404.16706, section 3).
+    al., FOCS 2024, arXiv 2404.16706).
     """
     found = [1.0]
     for n in range(1, count):
