@@ -8,8 +8,9 @@ It needs an environment of its own, and nothing of Hansa. SETTING.npz is written
 images, and the numbers of the job. EPSILON is a number or `inf`: the same clip without noise. The
 noise is found by pfl's own PLD accountant. Prints one JSON object.
 
-Its cohorts have a fixed size, `rate * population`, drawn without replacement, where Hansa's are
-Poisson samples of that mean: pfl accounts for them as if they were Poisson samples.
+Cohorts have a fixed size here, `rate * population`, drawn without replacement, where Hansa's are
+Poisson samples of that mean. The accountant is given `rate` as the probability of taking part, so
+that both find the same noise.
 """
 
 from __future__ import annotations
