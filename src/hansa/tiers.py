@@ -62,8 +62,8 @@ def unmet(tier: RiskTier, quorum: int, epsilon: float) -> tuple[PlanError, ...]:
         errors.append(
             PlanError(
                 part,
-                f"demands epsilon <= {demands.epsilon:g}, the job has {epsilon:.4g} at the delta and "
-                "for the unit of its [privacy]",
+                f"demands epsilon <= {demands.epsilon:g}, the job has {epsilon:.4g} at the delta "
+                "and for the unit of its [privacy]",
                 f"set privacy.epsilon to at most {demands.epsilon:g}",
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 
 from hansa.core.events import (
     DiscreteGaussianSum,
+    Event,
     Gaussian,
     NoOp,
     PoissonSampled,
@@ -28,11 +30,11 @@ from tests.support.toy import plan
 
 KEY = ReplayKey.of_seed(0)
 ONE = CentralDiscrete(1.5, 0.7)
-RING = {"domain": Domain.RING, "bits": 32, "quantum": 0.25}
+RING: dict[str, Any] = {"domain": Domain.RING, "bits": 32, "quantum": 0.25}
 ALIGNED = CentralDiscrete(1.5, 0.7, aligned=True)
 
 
-def ratio(event) -> float:
+def ratio(event: DiscreteGaussianSum) -> float:
     """Noise relative to the sensitivity."""
     return event.noise_parameter / event.sensitivity
 
@@ -128,7 +130,7 @@ def pmf(sigma: float, reach: int) -> np.ndarray:
     """N_Z(0, sigma**2) on -reach .. reach, by its definition."""
     x = np.arange(-reach, reach + 1)
     weights = np.exp(-(x**2) / (2 * sigma**2))
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def fits(drawn: np.ndarray, sigma: float) -> bool:
@@ -169,7 +171,7 @@ def test_epsilon_is_that_of_normal_noise_by_the_same_accountant(z, coarser):
 def test_the_figures_of_the_docstring(rate, z, rounds, normal, discrete):
     """4.1057 and 3.7965 are the acceptance numbers of full rounds with RDP and PLD."""
 
-    def of(event):
+    def of(event: Event) -> Event:
         return SelfComposed(event if rate == 1 else PoissonSampled(rate, event), rounds)
 
     assert epsilon(of(Gaussian(z)), 1e-5) == pytest.approx(normal, abs=1e-3)
@@ -194,7 +196,7 @@ def test_segments_draw_different_noise_from_the_same_key():
     assert (one != other).any()
 
 
-WORDS = {
+WORDS: dict[str, Any] = {
     "privacy": Privacy(mechanism="discrete", clip=1.0, epsilon=8.0, delta=1e-5),
     "aggregation": Aggregation(weighting="uniform"),
 }
@@ -212,6 +214,7 @@ WORDS = {
 )
 def test_a_job_keeps_its_epsilon(words, aligned):
     found = plan(**{**WORDS, **words})
+    assert isinstance(found.parts.mechanism, CentralDiscrete)
     assert found.parts.mechanism.aligned is aligned
     assert 7.9 < found.epsilon <= 8.0
     assert any("RDP of dp-accounting" in c and "central" in c for c in found.claims)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from hansa.core.job import (
     SecureAggregation,
 )
 from hansa.core.parts import Relation
+from hansa.core.plan import Plan
 from hansa.core.spec import UpdateSpec
 from hansa.core.train import initial_state, train
+from hansa.engines.memory import MemoryJournal
 from hansa.errors import PlanError, PlanRefused
 from hansa.mechanisms.local import LocalGaussian
 from hansa.privacy import epsilon
@@ -35,7 +38,7 @@ SIGMA = LocalNoise(1.0, 2.0).scale(5).sigma
 DELTA = UpdateSpec(size=5, cohort=4, l2=30.0, peak=30.0, weight=1.0, noise=SIGMA)
 
 
-def local(**words):
+def local(**words: Any) -> Plan:
     return plan(**{"privacy": LOCAL, "aggregation": UNIFORM, **words})
 
 
@@ -116,7 +119,7 @@ def test_no_sampling_amplifies_anything(cohort, updates):
     assert any("not counted on, as the coordinator knows" in claim for claim in found.claims)
 
 
-ROWS = {
+ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
     "metrics": (
         {"privacy": replace(LOCAL, metrics_clip=1.0, metrics_noise_multiplier=1.0)},
         "privacy.metrics_clip", "no local noise",
@@ -175,7 +178,7 @@ def test_noise_that_drowns_the_model_is_warned_of():
     assert f"about {norm:.3g} clip norms" in warned[0]
 
 
-MASKS = {
+MASKS: dict[str, Any] = {
     "quantization": Quantization(step=1e-4),
     "secure_aggregation": SecureAggregation(enabled=True, corrupt=0.1, dropouts=0.1),
     "rounds": Rounds(count=3, quorum=5),
@@ -196,10 +199,11 @@ MASKS = {
 )
 def test_it_trains_with_every_rule_and_ring(words):
     found = local(**words)
-    its = world(found)
+    journal = MemoryJournal()
+    its = world(found, journal=journal)
     state = asyncio.run(train(found, initial_state(found, start()), its))
     assert state.round == 3
-    assert not any(record.void or record.dropouts for record in its.journal.records)
+    assert not any(record.void or record.dropouts for record in journal.records)
     assert np.isfinite(state.params).all()
 
 

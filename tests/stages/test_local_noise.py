@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -39,9 +40,11 @@ class Still:
         return lambda size: np.zeros(size, np.uint64)
 
 
-def sent(delta: np.ndarray, examples: int = 7, noise=None, number: int = 0, chain=CHAIN) -> Update:
+def sent(
+    delta: Sequence[float] | np.ndarray, examples: int = 7, noise=None, number: int = 0, chain=CHAIN
+) -> Update:
     ctx = replace(context(number=number), noise=noise)
-    return encode(chain, update(delta, examples, layout=LAYOUT), ctx)
+    return encode(chain, update(list(delta), examples, layout=LAYOUT), ctx)
 
 
 def deviates(samples: np.ndarray, sigma: float) -> bool:
@@ -68,7 +71,7 @@ def test_noise_differs_by_client_round_and_draw():
     one = sent(zeros).vector
     assert (one == sent(zeros).vector).all(), "a simulation repeats"
     assert (one != sent(zeros, number=1).vector).mean() > 0.9
-    other = encode(CHAIN, update(zeros, 7, layout=LAYOUT), context("bremen")).vector
+    other = encode(CHAIN, update(list(zeros), 7, layout=LAYOUT), context("bremen")).vector
     assert (one != other).mean() > 0.9
     fresh = [sent(zeros, noise=NoiseSource()).vector for _ in range(2)]
     assert (fresh[0] != fresh[1]).mean() > 0.9

@@ -69,6 +69,9 @@ RELATIONS: Mapping[Relation, str] = {
 FINE = 1e-4
 """Grid of the privacy losses that epsilon is counted on; theirs."""
 
+MOST_POINTS = 500_000
+"""Points of that grid up to epsilon; an epsilon above 50 is counted on a coarser one."""
+
 FEW = (1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0)
 """Renyi orders of an estimate; all orders give bounds."""
 
@@ -275,10 +278,23 @@ def _epsilon(
         if distributed.holds_discrete_sum(event):
             found = _epsilon_of_discrete(event, delta, relation)
         else:
+            if method == "pld":
+                grid = max(grid, _coarsest(event, delta, relation))
             accountant = _accountant(method, relation, FEW if grid > FINE else None, grid)
             accountant.compose(_stated(method, event, relation))
             found = float(accountant.get_epsilon(delta))
     return found if not math.isnan(found) else math.inf
+
+
+def _coarsest(event: Event, delta: float, relation: Relation) -> float:
+    """A grid on which the losses of an event with a huge epsilon still fit into memory.
+
+    What a coarser grid gives is an upper bound all the same, relatively as close as elsewhere.
+    """
+    if not _supports("rdp", event, relation):
+        return 0.0
+    rough = _epsilon("rdp", event, delta, relation, 2 * FINE)  # by few orders
+    return rough / MOST_POINTS if math.isfinite(rough) else 0.0
 
 
 def _epsilon_of_discrete(event: Event, delta: float, relation: Relation) -> float:

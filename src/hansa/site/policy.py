@@ -70,8 +70,8 @@ def reasons_against(policy: Policy, candidate: Candidate) -> tuple[str, ...]:
         promise = (
             "no differential privacy"
             if math.isinf(plan.epsilon)
-            else f"epsilon {plan.epsilon:.4g} at delta {privacy.delta:g} (unit: one {privacy.unit}; "
-            f"relation: {plan.relation.value})"
+            else f"epsilon {plan.epsilon:.4g} at delta {privacy.delta:g} (unit: one "
+            f"{privacy.unit}; relation: {plan.relation.value})"
         )
         found.append(f"{promise}, above policy.max_epsilon = {policy.max_epsilon:g}")
     if privacy.epsilon and plan.epsilon > privacy.epsilon * (1 + 1e-6):
