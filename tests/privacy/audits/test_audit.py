@@ -74,7 +74,7 @@ def test_half_the_noise_is_found(faulty):
         real = parts.mechanism
         return replace(parts, mechanism=Half(real.noise_multiplier, relation=real.relation))
 
-    report = faulty(jobs.gaussian(), half, canaries=3000)
+    report = faulty(jobs.gaussian(), half, canaries=2000)
     assert report.exceeds
     assert not report.passed
     assert report.epsilon_gaussian_dp > report.epsilon_claimed
@@ -85,7 +85,7 @@ def test_a_quarter_of_the_noise_is_found_by_the_one_run_bound_alone(faulty):
         real = parts.mechanism
         return replace(parts, mechanism=Half(real.noise_multiplier, share=0.25))
 
-    report = faulty(jobs.gaussian(1.0), quarter, canaries=3000)
+    report = faulty(jobs.gaussian(1.0), quarter, canaries=2000)
     assert report.epsilon_lower_bound > report.epsilon_claimed
 
 

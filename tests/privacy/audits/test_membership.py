@@ -23,7 +23,7 @@ def fitted(steps: int, rate: float) -> Job:
     )
 
 
-@pytest.mark.parametrize(("attack", "models"), [("lira", 6), ("rmia", 2)])
+@pytest.mark.parametrize(("attack", "models"), [("lira", 4), ("rmia", 2)])
 def test_what_was_learnt_by_heart_is_found(attack, models):
     """Guessing finds about 1.4 % of the members here, with a deviation of 0.5 % over three runs."""
     runs = [membership(fitted(30, 0.5), attack=attack, models=models, seed=s) for s in range(3)]

@@ -29,7 +29,7 @@ def job(**words: Any) -> Job:
         "task": "task:Wide",
         "folder": FOLDER,
         "rounds": Rounds(count=3),
-        "cohort": Cohort(population=40),
+        "cohort": Cohort(population=20),
         "algorithm": fedavg(client_lr=0.5, local_epochs=1, batch_size=8),
         "aggregation": Aggregation(weighting="uniform"),
     }
@@ -48,7 +48,7 @@ def distributed(epsilon: float = 2.0, **words: Any) -> Job:
         "privacy": Privacy(mechanism="distributed", clip=0.5, epsilon=epsilon, delta=1e-5),
         "quantization": Quantization(bits=24),
         "secure_aggregation": SecureAggregation(enabled=True),
-        "rounds": Rounds(count=2, quorum=36),
+        "rounds": Rounds(count=2, quorum=18),
     }
     return job(**{**usual, **words})
 
@@ -59,8 +59,8 @@ MECHANISMS = {
         aggregation=Aggregation(weighting="examples", max_weight=7.0)
     ),
     "gaussian, on a ring": gaussian(quantization=Quantization(step=1e-4)),
-    "gaussian, poisson": gaussian(cohort=Cohort(population=40, sampler="poisson", rate=0.6)),
-    "gaussian, fixed size": gaussian(cohort=Cohort(population=40, sampler="fixed", size=20)),
+    "gaussian, poisson": gaussian(cohort=Cohort(population=30, sampler="poisson", rate=0.7)),
+    "gaussian, fixed size": gaussian(cohort=Cohort(population=30, sampler="fixed", size=20)),
     "distributed": distributed(),
 }
 
