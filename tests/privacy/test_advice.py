@@ -231,6 +231,9 @@ def test_the_table_is_an_upper_bound_of_what_other_plans_cost(plan):
         assert row.epsilon is not None
         assert row.approximate is (row.rounds != 50)
         assert pld * (1 - 1e-9) <= row.epsilon <= pld * 1.2
+        if row.approximate:
+            bound = DpAccounting("rdp").epsilon(other.event, 1e-5, plan.relation)
+            assert row.epsilon == pytest.approx(bound, rel=1e-9)
 
 
 def test_an_event_that_the_fast_accountant_does_not_know_has_no_row():
