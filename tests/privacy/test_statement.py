@@ -51,7 +51,7 @@ DISTRIBUTED = Privacy(mechanism="distributed", clip=1.0, epsilon=8.0, delta=1e-5
 
 NAMED = get_args(get_type_hints(Privacy)["mechanism"])
 
-ALL_JOBS = {
+JOBS = {
     "central": job(),
     "central, masked": job(
         secure_aggregation=MASKS, quantization=GRID, cohort=Cohort(population=20)
@@ -93,7 +93,6 @@ ALL_JOBS = {
         ),
     ),
 }
-JOBS = {name: job for name, job in ALL_JOBS.items() if job.privacy.mechanism in NAMED}
 
 
 @pytest.fixture(scope="module", params=JOBS, ids=str)
@@ -333,6 +332,17 @@ def test_a_run_that_stopped_cost_less_and_void_rounds_count(central):
     none = statement_of(central, ledger=Spent(run="r", charges=(), rounds=0)).released
     assert none is not None
     assert none.epsilon == 0.0
+
+
+def test_noise_that_is_counted_as_a_whole_costs_as_a_whole():
+    """One participation of several is no Gaussian by itself where rows of C overlap."""
+    plan = compile_plan(JOBS["correlated"])
+    assert plan.charges == 2
+    for charges, epsilon in ((0, 0.0), (1, plan.epsilon), (2, plan.epsilon), (3, None)):
+        spent = Spent(run="r", charges=(plan.round_event,) * charges, rounds=charges)
+        said = statement_of(plan, ledger=spent).released
+        assert said is not None
+        assert said.epsilon == epsilon
 
 
 def test_a_charge_without_a_guarantee_costs_everything(central):

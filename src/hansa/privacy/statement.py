@@ -23,6 +23,7 @@ from typing import Any
 from hansa.core import events
 from hansa.core.canonical import Json
 from hansa.core.events import Event
+from hansa.core.parts import Correlated
 from hansa.core.plan import Plan
 from hansa.errors import HansaError
 from hansa.privacy import statement_facts as facts
@@ -270,6 +271,9 @@ def _cost(plan: Plan, charges: Sequence[Event]) -> float | None:
     """Epsilon of all charges together at the plan's delta; None if nobody can count it."""
     if not charges:
         return 0.0
+    mechanism = plan.parts.mechanism
+    if isinstance(mechanism, Correlated) and not mechanism.orthogonal:  # counted only as a whole
+        return plan.epsilon if len(charges) <= plan.charges else None
     counts = {event: charges.count(event) for event in dict.fromkeys(charges)}
     event = events.compose(*(events.repeat(e, n) for e, n in counts.items()))
     try:
