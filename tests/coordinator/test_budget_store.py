@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import delete, insert, update
@@ -16,7 +17,7 @@ from hansa.budget.touching import NOT_COVERED
 from hansa.coordinator import chain, schema
 from hansa.coordinator.budget import JobBudget
 from hansa.coordinator.ledger import StoreLedger
-from hansa.coordinator.rows import Head, Status
+from hansa.coordinator.rows import Cosignature, Head, Status
 from hansa.core.contribute import Purpose
 from hansa.core.events import Gaussian, NoOp
 from hansa.core.round import Charge
@@ -299,16 +300,15 @@ def test_countersignatures_are_kept_once_and_only_over_heads_that_are_in_the_cha
     budgets, head = running.budgets, running.budgets.head()
     values = {"name": "kiel", "organisation": "Uni", "enrolled": 1.0}
     running.database.write(lambda c: (c.execute(insert(schema.sites).values(values)), None)[1])
+    word = Cosignature("kiel", head.seq, head.hash, "01" * 64, 5.0)
     for _ in range(2):
-        budgets.store_cosignature("kiel", head.seq, head.hash, b"\1" * 64, 5.0)
-    (kept,) = budgets.cosignatures()
-    assert (kept.site, kept.seq, kept.hash, kept.signature) == (
-        *("kiel", head.seq, head.hash, "01" * 64),
-    )
+        assert budgets.store_cosignatures([word]) == []
+    assert budgets.cosignatures() == [word]
     assert budgets.cosignatures(head.seq) == []
     for seq, name in ((head.seq, name_of("x")), (head.seq + 1, head.hash)):
-        with pytest.raises(StoreError, match="not in it"):
-            budgets.store_cosignature("kiel", seq, name, b"\1" * 64, 6.0)
+        strange = replace(word, seq=seq, hash=name)
+        assert budgets.store_cosignatures([strange, word]) == ["kiel"]
+    assert budgets.cosignatures() == [word]
 
 
 BLOCKS, POSITIONS, ENTRIES = schema.budget_blocks, schema.budget_positions, schema.budget_entries

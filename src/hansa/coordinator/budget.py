@@ -7,7 +7,7 @@ two coordinators or tools on one store cannot both have the last of a block.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -191,37 +191,32 @@ class Budgets:
         rows = self.entries(after=after_seq, limit=limit)
         return [bytes.fromhex(chain.digest(row.entry)) for row in rows]
 
-    def store_cosignature(
-        self,
-        site: str,
-        seq: int,
-        hash: str,  # noqa: A002  # the chain's word for it
-        signature: bytes,
-        now: float,
-    ) -> None:
-        """Keeps a site's signature over a head that it has seen; once for each place.
+    def store_cosignatures(self, signed: Iterable[Cosignature]) -> list[str]:
+        """Keeps sites' signatures over heads that they have seen; once for each site and place.
 
-        The caller has verified the signature.
+        The caller has verified the signatures.
+
+        Returns:
+          The sites that signed a head that is not in the chain; theirs are not kept.
 
         Raises:
-          StoreError: the chain has no such head, or the site is not known.
+          StoreError: a site is not known.
         """
+        entries, table = schema.budget_entries, schema.budget_cosignatures
 
-        def step(connection: Connection) -> None:
-            entries, table = schema.budget_entries, schema.budget_cosignatures
-            found = connection.scalar(select(entries.c.hash).where(entries.c.seq == seq))
-            if found != hash:
-                raise StoreError(
-                    f"site '{site}' signed a head of the budgets' chain that is not in it",
-                    fix="find out which of the two was set back: the store, or the site's memory",
-                )
-            here = (table.c.site == site) & (table.c.seq == seq)
-            if connection.execute(select(table.c.seq).where(here)).first() is None:
-                row = Cosignature(site, seq, hash, signature.hex(), now)
-                named = {name: getattr(row, name) for name in Cosignature.__slots__}
-                connection.execute(insert(table).values(**named))
+        def step(connection: Connection) -> list[str]:
+            strange = []
+            for one in signed:
+                ends = select(entries.c.hash).where(entries.c.seq == one.seq)
+                here = (table.c.site == one.site) & (table.c.seq == one.seq)
+                if connection.scalar(ends) != one.hash:
+                    strange.append(one.site)
+                elif connection.execute(select(table.c.seq).where(here)).first() is None:
+                    named = {name: getattr(one, name) for name in Cosignature.__slots__}
+                    connection.execute(insert(table).values(**named))
+            return strange
 
-        self._database.write(step)
+        return self._database.write(step)
 
     def cosignatures(self, after_seq: int = 0) -> list[Cosignature]:
         """What sites signed about heads after a place, in order."""

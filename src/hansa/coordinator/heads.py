@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from hansa.coordinator.budget import Budgets
 from hansa.coordinator.roster import Roster
+from hansa.coordinator.rows import Cosignature
 from hansa.errors import HansaError, StoreError
 from hansa.identity.credentials import Credentials
 from hansa.identity.directory import Directory
@@ -153,5 +154,11 @@ class Heads:
 
     def _store(self, signed: dict[str, tuple[BudgetHead, bytes]]) -> None:
         now = self.clock()
-        for site, (head, signature) in signed.items():
-            self.budgets.store_cosignature(site, head.seq, head.hash, signature, now)
+        strange = self.budgets.store_cosignatures(
+            [
+                Cosignature(site, head.seq, head.hash, signature.hex(), now)
+                for site, (head, signature) in signed.items()
+            ]
+        )
+        for site in strange:
+            _log.error("site %s signed a head that is not in the budgets' chain", site)
