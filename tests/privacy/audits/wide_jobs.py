@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def distributed(epsilon: float = 2.0, **words: Any) -> Job:
     return job(**{**usual, **words})
 
 
+PRIVATE = gaussian().privacy
+
 MECHANISMS = {
     "gaussian": gaussian(),
     "gaussian, weighted by examples": gaussian(
@@ -62,6 +65,13 @@ MECHANISMS = {
     "gaussian, poisson": gaussian(cohort=Cohort(population=30, sampler="poisson", rate=0.7)),
     "gaussian, fixed size": gaussian(cohort=Cohort(population=30, sampler="fixed", size=20)),
     "distributed": distributed(),
+    "discrete": gaussian(privacy=replace(PRIVATE, mechanism="discrete")),
+    "local": gaussian(privacy=replace(PRIVATE, mechanism="local")),
+    "correlated": gaussian(
+        privacy=replace(PRIVATE, mechanism="correlated"),
+        cohort=Cohort(population=30, sampler="cyclic", separation=3),
+        rounds=Rounds(count=6),
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hansa.core.keys import Words
+from hansa.core.keys import SecretNoise, Words
 from hansa.core.parts import Role, Stage
 from hansa.core.plan import Plan
 from hansa.stages.discrete_noise import DiscreteGaussian
@@ -21,8 +21,13 @@ _QUIET = 2.0**-5
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
-    """A noise source that gives zeros. It protects nobody, and audits alone use it."""
+class Silence(SecretNoise):
+    """A noise source that gives zeros. It protects nobody, and audits alone use it.
+
+    It stands where rounds expect a key, because correlated noise is drawn from one.
+    """
+
+    key: bytes = bytes(32)
 
     @property
     def replayable(self) -> bool:
