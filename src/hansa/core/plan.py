@@ -36,7 +36,7 @@ from hansa.core.spec import Domain, UpdateSpec
 from hansa.core.vector import Layout
 from hansa.errors import PlanError, PlanRefused
 
-FORMAT = 2
+FORMAT = 3
 """Version of what a digest covers. Sites of different formats cannot agree and say so."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """Version of the meaning of `proto/hansa/v1`; both sides must speak the same."""
 
 CHUNK: Final = 1 << 20
