@@ -115,6 +115,20 @@ def test_buffers_beat_the_tree_and_come_close_to_bands(schema, of_tree, of_bande
     assert choose("blt", *schema).kept <= 5
 
 
+@pytest.mark.parametrize("rounds", [20, 50, 100, 200, 400, 700, 1500, 2048])
+def test_no_schema_falls_into_a_hole_of_the_grid(rounds):
+    """What is recorded for other numbers is nearly as good as what would be found for these."""
+    for separation in (8, 16, 50):
+        if separation > rounds:
+            continue
+        errors = {
+            kind: prefix_error(choose(kind, rounds, separation))
+            for kind in ("tree", "banded", "blt")
+        }
+        assert errors["blt"].mean < 0.6 * errors["tree"].mean, separation
+        assert errors["blt"].mean < 1.35 * errors["banded"].mean, separation
+
+
 @pytest.mark.parametrize("rounds", [128, 512, 2048])
 def test_once_is_close_to_the_best_there_is(rounds):
     """Square roots have the smallest maximal error, and nearly the smallest mean error."""
