@@ -25,7 +25,9 @@ JOB = "net-1"
 UNIFORM = Aggregation(weighting="uniform")
 
 
-def asked(place: Place, wanted: Job, orders: list[tuple[int, int]]) -> list[str]:
+def asked(
+    place: Place, wanted: Job, orders: list[tuple[int, int]], purpose: str = "train"
+) -> list[str]:
     """What a site says to each (round, attempt) that it is ordered; an empty text if it trains.
 
     Each order comes when the site has answered the one before, or logged that its update leaves.
@@ -62,7 +64,7 @@ def asked(place: Place, wanted: Job, orders: list[tuple[int, int]]) -> list[str]
         answer = asyncio.ensure_future(anext(requests))
         for number, attempt in orders:
             before = leavings()
-            name = pb.RoundId(job=JOB, purpose="train", round=number, attempt=attempt)
+            name = pb.RoundId(job=JOB, purpose=purpose, round=number, attempt=attempt)
             yield pb.ToSite(
                 work=pb.Work(
                     round=name,
@@ -124,3 +126,15 @@ def test_no_more_updates_leave_than_local_noise_is_counted_for(place: Place) -> 
     said = asked(place, wanted, [(0, 0), (0, 1), (0, 2), (1, 0)])
     assert [bool(reason) for reason in said] == [False, False, True, True]
     assert "2 updates of job net-1 have left, and the plan's epsilon is for 2" in said[2]
+
+
+def test_a_measurement_is_refused_where_no_metrics_leave(place: Place) -> None:
+    """Its update would tell how many examples a site holds out, which no plan has agreed to."""
+    wanted = job(
+        rounds=Rounds(count=2, deadline=LONG),
+        privacy=Privacy(mechanism="gaussian", clip=1.0, noise_multiplier=1.0, delta=1e-3),
+        aggregation=UNIFORM,
+    )
+    said = asked(place, wanted, [(2, 0)], "evaluate")
+    assert "by the plan no metrics leave" in said[0]
+    assert [e["kind"] for e in read(place.site("kiel") / LOG)] == ["verdict"]

@@ -123,7 +123,13 @@ def work(accepted: Accepted, site: str, asked: Asked) -> Vector:
 
     Raises:
       ClientFailed: the task raised on this site's data; the cause is chained.
+      PolicyRefused: a measurement is asked for, and the plan measures nothing.
     """
+    if asked.purpose is Purpose.EVALUATE and not accepted.plan.measures:
+        raise PolicyRefused(
+            "the coordinator asks for a measurement, and by the plan no metrics leave the sites",
+            fix="find out why the coordinator does not keep to the plan that it agreed on",
+        )
     task = RoundTask(
         accepted.plan,
         asked.round,
