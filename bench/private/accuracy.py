@@ -17,7 +17,8 @@ import math
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def subjects() -> Iterator[Subject]:
     same epsilons: heart disease is where they belong.
     """
     yield digits()
+    yield digits_in_turns()
     yield heart()
 
 
@@ -104,7 +106,24 @@ def row(subject: Subject, epsilon: float, found: Sequence[float], plan: Plan) ->
 
 
 def digits() -> Subject:
-    """Handwritten digits on 1,000 devices, softmax regression."""
+    """Handwritten digits on 1,000 devices, softmax regression, a Poisson sample in each round."""
+    cohort = Cohort(population=CLIENTS, sampler="poisson", rate=RATE)
+    return _digits("digits", cohort, partial(_privacy, clip=CLIP))
+
+
+def digits_in_turns() -> Subject:
+    """The same without a secret sample: groups take turns, and noise cancels over the rounds."""
+    cohort = Cohort(population=CLIENTS, sampler="cyclic", separation=round(1 / RATE))
+
+    def privacy(epsilon: float) -> Privacy:
+        if not math.isfinite(epsilon):
+            return Privacy()
+        return replace(_privacy(epsilon, CLIP), mechanism="correlated", matrix="banded")
+
+    return _digits("digits in turns", cohort, privacy)
+
+
+def _digits(data: str, cohort: Cohort, privacy: Callable[[float], Privacy]) -> Subject:
     from bench.private.task import Digits, examples
     from hansa.examples.images.fetch import load
 
@@ -119,10 +138,10 @@ def digits() -> Subject:
             folder=HERE,
             seed=seed,
             rounds=Rounds(count=QUICK_ROUNDS if quick else ROUNDS, quorum=10),
-            cohort=Cohort(population=CLIENTS, sampler="poisson", rate=RATE),
+            cohort=cohort,
             algorithm=fedavg(client_lr=CLIENT_LR, local_epochs=1, batch_size=BATCH),
             evaluate_every=0,
-            privacy=_privacy(epsilon, CLIP),
+            privacy=privacy(epsilon),
             aggregation=Aggregation(weighting="uniform", clip=0.0 if private else CLIP),
         )
 
@@ -130,7 +149,7 @@ def digits() -> Subject:
         said = model.predict(params, test).probabilities.argmax(1)
         return float((said == test.targets).mean())
 
-    return Subject("digits", "client", "accuracy", CLIENTS, "", job, judge)
+    return Subject(data, "client", "accuracy", CLIENTS, "", job, judge)
 
 
 def heart() -> Subject:
