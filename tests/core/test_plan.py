@@ -15,7 +15,7 @@ from hansa.algorithms import fedadam, fedavg
 from hansa.assembly import build
 from hansa.core import canonical, events
 from hansa.core.events import Gaussian, NonPrivate, PoissonSampled, SelfComposed
-from hansa.core.job import Aggregation, Cohort, Privacy, Quantization, Rounds
+from hansa.core.job import Aggregation, Cohort, Privacy, Quantization, Rounds, SecureAggregation
 from hansa.core.metrics import Accuracy, Loss
 from hansa.core.plan import FORMAT, check, whole_job
 from hansa.core.spec import Divisor, Domain, Held
@@ -293,3 +293,16 @@ def test_the_default_quorum_is_more_than_half_of_the_expected_cohort():
     assert sampled.quorum == 13
     assert sampled.facts["delta"].quorum == 13
     assert sampled.facts["delta"].cohort == 100
+
+
+@pytest.mark.parametrize(("population", "quorum", "said"), [(12, 9, True), (12, 10, False)])
+def test_a_sum_of_few_is_said_to_show_examples(population, quorum, said):
+    found = plan(
+        cohort=Cohort(population=population),
+        rounds=Rounds(count=2, quorum=quorum),
+        aggregation=Aggregation(clip=1.0, max_weight=20.0),
+        quantization=Quantization(step=1e-3),
+        secure_aggregation=SecureAggregation(enabled=True, corrupt=0.1, dropouts=0.1),
+    )
+    text = " ".join(found.claims)
+    assert (f"A sum may be of {quorum} updates" in text) is said

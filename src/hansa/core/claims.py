@@ -11,6 +11,9 @@ from hansa.core.job import Job
 from hansa.core.parts import ClientSampler, Facts, Parts, Relation
 from hansa.core.spec import Domain, Held, Reader
 
+MANY = 10
+"""Updates whose sum gave no picture away in our own attack (bench/inversion.py)."""
+
 UNBOUNDED = "One bad client can move the result arbitrarily far: updates have no norm bound."
 
 
@@ -62,8 +65,19 @@ def _readers(parts: Parts, facts: Facts) -> tuple[str, ...]:
     cohort, quorum = facts["weight"].cohort, facts["weight"].quorum  # of one sum, not of the round
     hiding = [stage for stage in parts.stages if isinstance(stage, Hides)]
     words = tuple(words for stage in hiding for words in stage.promises(cohort, quorum))
-    return words or (
+    words = words or (
         "The coordinator can read only the sum over the cohort, never one client's update.",
+    )
+    return (*words, *_few(facts["delta"].noise, quorum))
+
+
+def _few(noise: float, quorum: int) -> tuple[str, ...]:
+    """What masks alone do not hide; noise of the clients' own does."""
+    if noise > 0 or quorum >= MANY:
+        return ()
+    return (
+        f"A sum may be of {quorum} updates, and a sum of fewer than {MANY} can still show examples "
+        "of one client to the coordinator.",
     )
 
 
