@@ -102,8 +102,12 @@ class Plan:
     def charge(self, number: int) -> Event:
         """What release number `number`, from 0, adds to what the releases before it revealed.
 
-        Nothing if nobody can have taken part once more often than before.
+        Nothing if nobody can have taken part once more often than before. Noise that is shared by
+        all rounds of a client is counted as a whole only, so the whole is spent with the first.
         """
+        mechanism = self.parts.mechanism
+        if isinstance(mechanism, Correlated) and not mechanism.orthogonal:
+            return self.event if number == 0 else events.NoOp()
         often = self.parts.sampler.participations
         return self.round_event if often(number + 1) > often(number) else events.NoOp()
 
