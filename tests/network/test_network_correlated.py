@@ -11,7 +11,7 @@ from hansa.coordinator import schema
 from hansa.coordinator.noise_keys import forget, noise_of
 from hansa.coordinator.rows import Status
 from hansa.core.job import Aggregation, Cohort, Job, Privacy, Rounds
-from hansa.errors import StoreError
+from hansa.errors import HansaError
 from tests.support.federation import LONG, Federation, Place, job, running
 from tests.support.sitejob.task import SITES
 
@@ -93,7 +93,7 @@ def test_keys_are_fresh_and_each_jobs_own(place: Place) -> None:
             assert noise_of(database, one, begun=True) == first
             assert noise_of(database, two, begun=False) != first
             forget(database, one)
-            with pytest.raises(StoreError, match="lost") as caught:
+            with pytest.raises(HansaError, match="lost") as caught:
                 noise_of(database, one, begun=True)
             assert caught.value.fix
             assert noise_of(database, one, begun=False) != first

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert, select
 from hansa.coordinator import schema
 from hansa.coordinator.database import Database
 from hansa.core.keys import SecretNoise
-from hansa.errors import StoreError
+from hansa.errors import HansaError
 
 
 def noise_of(database: Database, job: str, *, begun: bool) -> SecretNoise:
@@ -24,7 +24,7 @@ def noise_of(database: Database, job: str, *, begun: bool) -> SecretNoise:
       begun: whether a round of the job has been released already.
 
     Raises:
-      StoreError: rounds were released under a key that is lost.
+      HansaError: rounds were released under a key that is lost; trying again would not help.
     """
     table = schema.noise_keys
 
@@ -33,7 +33,7 @@ def noise_of(database: Database, job: str, *, begun: bool) -> SecretNoise:
         if found is not None:
             return SecretNoise(bytes.fromhex(found))
         if begun:
-            raise StoreError(
+            raise HansaError(
                 f"the noise of job '{job}' is lost: its rounds cannot go on with other noise",
                 fix="submit the job again; what it has released stays as private as it was",
             )
