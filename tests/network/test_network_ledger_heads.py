@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -164,6 +165,28 @@ def test_a_ledger_that_was_rewritten_and_has_grown_since_is_refused(
     assert seen(place, SITES[3]).seq > seen(place, THREE[0]).seq
     row = asyncio.run(rounds("third", 1, THREE))
     assert row.status is Status.FAILED
+
+
+def test_another_past_of_the_same_length_is_refused_before_any_work(place: Place) -> None:
+    """The head is shown on every new connection, also where its number is the one that was seen."""
+
+    async def whole() -> None:
+        async with running(place) as federation:
+            budgets = federation.coordinator.store.budgets
+            budgets.create(BLOCK, 0.0)
+            # The hold and the reservation of the first round come before its work.
+            words = {"federation": "hanse", "seq": budgets.head().seq + 2, "hash": "ab" * 32}
+            (place.site(THREE[0]) / NAME).write_text(json.dumps(words))
+            agents = await federation.agents(*THREE)
+            row = await ran(federation, "forked", 1)
+            assert row.status is Status.FAILED
+            (record,) = federation.records(row.id)
+            reasons = {d.client: d.reason for d in record.dropouts}
+            assert "shows another past" in reasons[THREE[0]]
+            for agent in agents:
+                await agent.stop()
+
+    asyncio.run(whole())
 
 
 def test_work_under_no_head_is_refused_by_a_site_that_has_seen_one(place: Place) -> None:

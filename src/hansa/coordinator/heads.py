@@ -55,12 +55,14 @@ class Heads:
     _head: BudgetHead | None = None
     _signature: bytes = b""
     _seen: dict[str, int] = field(default_factory=dict)
+    _shown: dict[str, BudgetHead] = field(default_factory=dict)
     _signed: dict[str, tuple[BudgetHead, bytes]] = field(default_factory=dict)
     _keeping: asyncio.Task[None] | None = None
 
     def entered(self, site: str, seq: int) -> None:
         """A site attends that has seen a chain of so many entries."""
         self._seen[site] = seq
+        self._shown.pop(site, None)
 
     async def refresh(self) -> None:
         """Looks up where the chain ends now."""
@@ -69,7 +71,9 @@ class Heads:
         self._signature = sign_head(self._head, key)
 
     def show(self, site: str) -> int:
-        """Shows a site the newest head, if it has not seen it.
+        """Shows a site the newest head, unless it was shown it on this very connection.
+
+        A site that came with as many entries is shown it too: they may be others.
 
         Returns:
           The number of entries of the chain that work is charged under.
@@ -86,12 +90,12 @@ class Heads:
                 after,
                 head.seq,
             )
-        if after == head.seq:
+        if self._shown.get(site) == head:
             return head.seq
         for message in self._messages(head, after):
             if not self.roster.push(site, pb.ToSite(ledger=message)):
                 return head.seq
-        self._seen[site] = head.seq
+        self._seen[site], self._shown[site] = head.seq, head
         return head.seq
 
     def heard(self, site: str, seen: pb.HeadSeen) -> None:

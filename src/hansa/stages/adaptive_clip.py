@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from hansa.core.parts import Context, Facts, Role, Update
 from hansa.core.spec import Domain, Held, Reader, UpdateSpec
-from hansa.core.vector import Layout, Vector, blocks
+from hansa.core.vector import Layout, Vector
 from hansa.errors import HansaError, PlanError, UpdateRejected
-from hansa.stages.clip import SLACK
+from hansa.stages.clip import SLACK, scale
 from hansa.stages.norm import TOLERANCE, l2_norm
 
 HALF = 0.5
@@ -107,9 +105,9 @@ class AdaptiveClip:
                 fix="let the coordinator send the bound of the round with its work",
             )
         limit = ctx.clip * weight
-        _scale(delta, 1 / ctx.clip if norm <= limit else weight / norm * SLACK)
+        scale(delta, 1 / ctx.clip if norm <= limit else weight / norm * SLACK)
         if l2_norm(delta) > weight:  # rounding, where the norm was at the limit
-            _scale(delta, SLACK)
+            scale(delta, SLACK)
         if weight:
             update.segment("within")[:] = HALF if norm <= limit else -HALF
         return update
@@ -173,9 +171,3 @@ class AdaptiveClip:
 def _weight(update: Update) -> float:
     weight = update.segment("weight")
     return float(weight[0]) if len(weight) else 1.0
-
-
-def _scale(values: Vector, factor: float) -> None:
-    """Multiplies in float64, in place: the factor may be too small for float32."""
-    for block in blocks(len(values)):
-        values[block] = values[block].astype(np.float64) * factor

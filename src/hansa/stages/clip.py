@@ -94,7 +94,7 @@ class Clip:
                 fix="lower the learning rate, or look for broken examples",
             )
         if norm > limit:
-            _scale(values, limit / norm * SLACK)
+            scale(values, limit / norm * SLACK)
             if l2_norm(values) > limit:  # a limit among the denormal numbers
                 values[:] = 0.0
         return update
@@ -129,7 +129,7 @@ class Clip:
         return self.norm * float(weight[0]) if self._weighted and len(weight) else self.norm
 
 
-def _scale(values: Vector, factor: float) -> None:
+def scale(values: Vector, factor: float) -> None:
     """Multiplies in float64, in place: the factor may be too small for float32."""
     for block in blocks(len(values)):
         values[block] = values[block].astype(np.float64) * factor
