@@ -229,3 +229,24 @@ def test_a_signature_that_is_not_the_sites_ends_its_stream(place: Place) -> None
             assert not federation.coordinator.store.budgets.cosignatures()
 
     asyncio.run(whole())
+
+
+def test_an_older_look_at_the_chain_does_not_replace_a_newer_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs look at once, and the one that looked first is told last."""
+
+    async def whole() -> None:
+        async with running(place) as federation:
+            heads = federation.coordinator.door.heads
+            federation.coordinator.store.budgets.create(BLOCK, 0.0)
+            await heads.refresh()
+            newest = heads._head
+            older = BudgetHead(federation="hanse")
+            monkeypatch.setattr(type(heads), "_current", lambda *_: (older, (0, [])))
+            await heads.refresh()
+            assert newest is not None
+            assert newest.seq == 1
+            assert heads._head == newest
+
+    asyncio.run(whole())

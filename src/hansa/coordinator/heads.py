@@ -53,6 +53,7 @@ class Heads:
     credentials: Callable[[], Credentials]
     clock: Callable[[], float]
     _head: BudgetHead | None = None
+    _recent: tuple[int, list[bytes]] = (0, [])
     _signature: bytes = b""
     _seen: dict[str, int] = field(default_factory=dict)
     _shown: dict[str, BudgetHead] = field(default_factory=dict)
@@ -65,10 +66,11 @@ class Heads:
         self._shown.pop(site, None)
 
     async def refresh(self) -> None:
-        """Looks up where the chain ends now."""
-        self._head = await asyncio.to_thread(self._current)
-        key = self.credentials().signing_key()
-        self._signature = sign_head(self._head, key)
+        """Looks up where the chain ends now; what another job has looked up later stays."""
+        head, recent = await asyncio.to_thread(self._current, self._lowest())
+        if self._head is None or head.seq > self._head.seq:
+            key = self.credentials().signing_key()
+            self._head, self._recent, self._signature = head, recent, sign_head(head, key)
 
     def show(self, site: str) -> int:
         """Shows a site the newest head, unless it was shown it on this very connection.
@@ -121,15 +123,33 @@ class Heads:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
 
-    def _current(self) -> BudgetHead:
+    def _lowest(self) -> int:
+        """Fewest entries that an attending site has seen; 0 if none has seen any."""
+        return min(
+            (s for s in (self._seen.get(site, 0) for site in self.roster.present) if s), default=0
+        )
+
+    def _current(self, after: int) -> tuple[BudgetHead, tuple[int, list[bytes]]]:
+        """Where the chain ends, and the hashes that most sites lack, read at once."""
         head = self.budgets.head()
-        return BudgetHead(federation=self.federation, seq=head.seq, hash=head.hash)
+        start = max(after, head.seq - PAGE) if after else head.seq
+        found = BudgetHead(federation=self.federation, seq=head.seq, hash=head.hash)
+        return found, (
+            start,
+            self.budgets.digests(start, head.seq - start) if start < head.seq else [],
+        )
+
+    def _page(self, start: int, count: int) -> list[bytes]:
+        first, digests = self._recent
+        if start >= first:
+            return digests[start - first : start - first + count]
+        return self.budgets.digests(start, count)
 
     def _messages(self, head: BudgetHead, after: int) -> list[pb.LedgerHead]:
         """Each page leads to a head of its own; only what ends at the newest one is signed."""
         first = head.seq if after <= 0 or after > head.seq else max(after, head.seq - PAGE * PAGES)
         pages = [
-            (start, self.budgets.digests(start, min(PAGE, head.seq - start)))
+            (start, self._page(start, min(PAGE, head.seq - start)))
             for start in range(first, head.seq, PAGE)
         ]
         messages = [

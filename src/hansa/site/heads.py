@@ -1,9 +1,11 @@
 """What a site has seen of the budgets' chain: it works under no chain that was set back or forked.
 
-head shown ──► signed? ──► extends what was seen? ──► written down ──► countersigned
-                                 │ no
-                                 ▼
-                  no private work, until the site's owner says so
+    head shown ──► signed? ──► extends what was seen? ──► written down ──► countersigned
+                                     │ no
+                                     ▼
+                      no private work until a head extends it
+
+The memory is one file, which the site's owner may remove.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hansa.errors import HansaError, IdentityError, PolicyRefused, StoreError
-from hansa.identity import files
 from hansa.identity.heads import BudgetHead, verify_head
+from hansa.site.memory import remember
 from hansa.wire.v1 import sites_pb2 as pb
 
 NAME = "budget-head.json"
@@ -136,14 +138,8 @@ class Heads:
             raise _set_back(self._path, "shows another past", seen.seq)
 
     def _write(self, head: BudgetHead) -> None:
-        content = json.dumps({"federation": head.federation, "seq": head.seq, "hash": head.hash})
-        try:
-            files.write(self._path, content.encode("utf-8"))
-        except OSError as error:
-            raise StoreError(
-                f"the head of the budgets' chain cannot be written down ({error.strerror})",
-                fix=f"make room or mend the permissions of {self._path}",
-            ) from error
+        words = {"federation": head.federation, "seq": head.seq, "hash": head.hash}
+        remember(self._path, words, "the head of the budgets' chain")
 
 
 def _set_back(path: Path, what: str, seen: int) -> PolicyRefused:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hansa.errors import HansaError, StoreError
-from hansa.identity import files
+from hansa.errors import HansaError
 from hansa.secagg.faults import Fault, Misuse
 from hansa.secagg.session import Session
+from hansa.site.memory import remember
 
 NAME = "sessions.json"
 
@@ -43,13 +43,7 @@ class Sessions:
         self._last[key] = place
         while len(self._last) > KEPT:
             del self._last[next(iter(self._last))]
-        try:
-            files.write(self._path, json.dumps(self._last).encode("utf-8"))
-        except OSError as error:
-            raise StoreError(
-                f"the session cannot be written down ({error.strerror}), so nothing may leave",
-                fix=f"make room or mend the permissions of {self._path}",
-            ) from error
+        remember(self._path, self._last, "the session")
 
     def begun(self, job: str, purpose: str, place: tuple[int, int]) -> bool:
         """Whether an attempt, or a later one, was begun before."""

@@ -17,8 +17,8 @@ import threading
 from pathlib import Path
 
 from hansa.core.plan import Plan
-from hansa.errors import HansaError, PolicyRefused, StoreError
-from hansa.identity import files
+from hansa.errors import HansaError, PolicyRefused
+from hansa.site.memory import remember
 
 NAME = "turns.json"
 
@@ -78,13 +78,7 @@ class Turns:
             self._last[job] = (number, purpose, count + 1)
             while len(self._last) > KEPT:
                 del self._last[next(iter(self._last))]
-            try:
-                files.write(self._path, json.dumps(self._last).encode("utf-8"))
-            except OSError as error:
-                raise StoreError(
-                    f"the turn cannot be written down ({error.strerror}), so nothing may leave",
-                    fix=f"make room or mend the permissions of {self._path}",
-                ) from error
+            remember(self._path, self._last, "the turn")
 
 
 def _read(path: Path) -> dict[str, Turn]:
