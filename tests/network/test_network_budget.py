@@ -42,7 +42,7 @@ def run(place: Place, test: Callable[[Federation], Awaitable[None]]) -> None:
 
 async def finished(federation: Federation, wanted: Job) -> JobRow:
     if not federation.coordinator.roster.present:
-        await federation.agents(*SITES)
+        await federation.agents(*SITES[: wanted.cohort.population])  # no race for the places
     name, _ = await federation.submit(wanted)
     return await federation.ended(name)
 
