@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, text, update
 
 from hansa.budget.cost import Need, micro_rdp, need
 from hansa.budget.entry import Key
 from hansa.budget.touching import NOT_COVERED
 from hansa.coordinator import chain, schema
 from hansa.coordinator.budget import JobBudget
+from hansa.coordinator.budget_book import GAP, charges, stretches
 from hansa.coordinator.ledger import StoreLedger
 from hansa.coordinator.rows import Cosignature, Head, Status
 from hansa.core.contribute import Purpose
@@ -348,3 +350,51 @@ def test_a_store_that_was_set_back_is_noticed_by_whoever_kept_a_head(running):
         running.budgets.verify(Head(seen.seq + 1, name_of("lost")))
     with pytest.raises(StoreError, match="another one than was seen"):
         running.budgets.verify(Head(seen.seq, name_of("other")))
+
+
+# ------------------------------------------------------------------ long logs
+
+
+def test_rounds_are_looked_up_in_stretches():
+    assert stretches([]) == []
+    assert stretches([7]) == [(7, 7)]
+    assert stretches([9, 7, 8, 8 + GAP, 9 + GAP]) == [(7, 9 + GAP)]
+    assert stretches([7, 8, 9 + GAP]) == [(7, 8), (9 + GAP, 9 + GAP)]
+
+
+def test_charges_of_distant_rounds_are_found_together(running):
+    far = [0, 1, GAP, 1000, 1001, 5000]
+    running.budgets.write(lambda _, book: book.hold("j1", {"patients": Need(0, 0, 0)}, 2.0))
+    for number in far:
+        running.budgets.reserve(key(number), EVENT, {"patients": 3 + number}, 3.0)
+    wanted = [key(number) for number in [*far, 2, 1002, 7000]]
+
+    def known(_, book):
+        book.prefetch(wanted)
+        return [sum(draw.urdp for draw in book.draws(one).values()) for one in wanted]
+
+    assert running.budgets.write(known) == [*(3 + number for number in far), 0, 0, 0]
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_a_charge_is_looked_up_by_its_round_whatever_the_database_knows(place, running, analysed):
+    """Else each look-up reads all entries of its job: unnoticed at first, hopeless in the end."""
+    running.budgets.write(lambda _, book: book.hold("j1", {"patients": Need(0, 0, 0)}, 2.0))
+
+    def many(_, book):
+        for number in range(3000):
+            book.reserve(key(number), EVENT, {"patients": 1}, 3.0)
+
+    running.budgets.write(many)
+    engine = running.database.engine
+    query = charges("j1", "train", 2000, 2031).compile(
+        engine, compile_kwargs={"literal_binds": True}
+    )
+    words = "EXPLAIN QUERY PLAN" if place.kind == "sqlite" else "EXPLAIN"
+    with engine.connect() as connection:
+        if analysed:
+            connection.execute(text("ANALYZE budget_entries"))
+        rows = connection.execute(text(f"{words} {query}")).all()
+        connection.rollback()
+    told = "\n".join(str(row[-1]) for row in rows)
+    assert re.search(r"(Index Cond: |USING INDEX )\S.*\bround ?>.*\bround ?<", told), told

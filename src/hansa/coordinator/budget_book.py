@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
@@ -17,6 +17,12 @@ from hansa.core import canonical
 
 CHAIN: Final = "budget"
 """The one chain over the entries of all blocks."""
+
+GAP: Final = 16
+"""How far apart rounds are, at most, that one statement looks up with all between them.
+
+Reading a few entries in vain is faster than asking again.
+"""
 
 _FATES: Final = {
     Kind.RESERVE: Fate.RESERVED,
@@ -142,10 +148,11 @@ class StoredBook(Book):
             rounds.setdefault((key.job, key.purpose), set()).add(key.round)
         found: dict[Key, list[Row[Any]]] = {key: [] for key in missing}
         for (job, purpose), numbers in rounds.items():
-            for row in self._connection.execute(_charges(job, purpose, numbers)):
-                name = Key(job, purpose, row.round, row.attempt)
-                if name in found:
-                    found[name].append(row)
+            for first, last in stretches(numbers):
+                for row in self._connection.execute(charges(job, purpose, first, last)):
+                    name = Key(job, purpose, row.round, row.attempt)
+                    if name in found:
+                        found[name].append(row)
         for key, rows in found.items():
             self._draws.setdefault(key.job, {})[key] = draws_of(rows)
 
@@ -154,14 +161,29 @@ class StoredBook(Book):
         return self._draws[key.job][key]
 
 
-def _charges(job: str, purpose: str, rounds: Collection[int]) -> Select[Any]:
-    """Entries about charges of a job's rounds; by columns that the index begins with."""
+def stretches(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The first and last of each run of numbers of which neighbours are at most `GAP` apart."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number - found[-1][1] <= GAP:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def charges(job: str, purpose: str, first: int, last: int) -> Select[Any]:
+    """Entries about the charges of a job's rounds from the first to the last.
+
+    A range, not a list of rounds: of a table without statistics PostgreSQL expects so few rows of
+    one job that it does not look the rounds of a list up in the index, but reads the whole job. It
+    plans a range in the same way whatever it knows, and the text is one for any number of rounds.
+    """
     table = schema.budget_entries
     return (
         select(table)
-        .where(table.c.job == job)
-        .where(table.c.purpose == purpose)
-        .where(table.c.round.in_(sorted(rounds)))
+        .where((table.c.job == job) & (table.c.purpose == purpose))
+        .where((table.c.round >= first) & (table.c.round <= last))
         .where(table.c.kind.in_([kind.value for kind in _FATES]))
         .order_by(table.c.seq)
     )
