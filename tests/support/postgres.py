@@ -1,4 +1,13 @@
-"""A real PostgreSQL server for tests: in a temporary folder, on a free loopback port."""
+"""A real PostgreSQL server for tests: in a temporary folder, on a free loopback port.
+
+The server is a daemon. So that it ends also when the tests are killed, a guard waits beside them:
+
+    tests ──pipe──► guard      the pipe says "end", or breaks because the tests are no more:
+      │               │        either way the guard stops the server and removes its folder
+      └──► server ◄───┘
+
+Usage of the guard: python postgres.py FOLDER
+"""
 
 from __future__ import annotations
 
@@ -8,6 +17,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,26 +89,45 @@ def serving() -> Iterator[Server]:
     memory = Path("/dev/shm")  # Linux keeps it in memory: thousands of small files cost nothing
     where = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="hansa-postgres-", dir=where))
-    try:
-        prefix = _as_server_user(folder)
+    with _guarded(folder):
+        prefix = _as_server_user()
+        if prefix:
+            shutil.chown(folder, prefix[2])
         _initialise(prefix, binaries, folder)
-        port = _start(prefix, binaries, folder)
-        try:
-            yield Server(port)
-        finally:
-            _ctl(prefix, binaries, folder, "stop", "-m", "immediate")
+        yield Server(_start(prefix, binaries, folder))
+
+
+@contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    """Stops the server of a folder and removes the folder at the end, also at a sudden one."""
+    # In a session of its own, so that it survives the Ctrl-C that ends the tests.
+    guard = subprocess.Popen(
+        [sys.executable, "-P", __file__, str(folder)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        guard.communicate(b"end")
 
 
-def _as_server_user(folder: Path) -> list[str]:
-    """PostgreSQL refuses to run as root: there its own user runs it."""
+def _guard(folder: Path) -> None:
+    """Waits for the tests' end, however it comes; then leaves nothing of their server."""
+    sys.stdin.buffer.read(1)
+    binaries = programs()
+    if binaries is not None:
+        _ctl(_as_server_user(), binaries, folder, "stop", "-m", "immediate")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_server_user() -> list[str]:
+    """What a command of the server begins with: PostgreSQL does not run as root."""
     if os.geteuid() != 0:
         return []
     user = next((u for u in ("postgres", "nobody") if _exists(u)), None)
     if user is None:
         raise RuntimeError("PostgreSQL does not run as root, and there is no user 'postgres'")
-    shutil.chown(folder, user)
     return ["runuser", "-u", user, "--"]
 
 
@@ -149,3 +178,7 @@ def _ctl(prefix: list[str], binaries: Path, folder: Path, *words: str) -> int:
     return subprocess.run(
         command, check=False, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ).returncode
+
+
+if __name__ == "__main__":
+    _guard(Path(sys.argv[1]))
