@@ -9,7 +9,7 @@ certain: also for examples that the task's author never thought of, and in float
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -23,7 +23,7 @@ from hansa.stages.norm import TOLERANCE
 Piece: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 """(k,) losses of k consecutive examples, and their (k, d) float32 gradients."""
 
-_CACHED = 32_768
+_CACHED = 65_536
 """Numbers that are worked on at once, so that float64 copies of them stay in the cache."""
 
 
@@ -91,43 +91,50 @@ def clipped_sum(
       The sum of the losses, and the (d,) float64 sum.
 
     Raises:
-      HansaError: `clip` is not positive and finite, or `grid` is no power of two.
+      HansaError: `clip` is not positive and finite, or `grid` is no power of two, or below
+        clip / 2**52.
     """
     _check(clip, grid)
-    losses, total = 0.0, np.zeros(len(params), np.float64)
+    losses, total, room = 0.0, np.zeros(len(params), np.float64), np.empty(_CACHED, np.float64)
     for some, gradients in pieces(model, params, batch):
         losses += float(np.asarray(some, np.float64)[np.isfinite(some)].sum())
-        _add(total, gradients, clip, grid)
+        for rows in blocks(len(gradients), max(1, _CACHED // max(len(total), 1))):
+            _add(total, gradients[rows], clip, grid, room)
     total *= grid
     return losses, total
 
 
-def _add(total: Vector, gradients: NDArray[Any], clip: float, grid: float) -> None:
-    """Adds (k, d) gradients to the (d,) sum, in steps of the grid; some rows at a time."""
-    size = len(total)
-    for rows in blocks(len(gradients), max(1, _CACHED // max(size, 1))):
-        with np.errstate(over="ignore", invalid="ignore"):  # found below, and counted as zero
-            few = np.asarray(gradients[rows], np.float32)
-            squares = _squared_norms(few)
-        finite = np.isfinite(squares)
-        if not finite.all():
-            few, squares = few[finite], squares[finite]
-        factors = _factors(squares, clip)[:, np.newaxis] / grid
-        for columns in blocks(size, _CACHED):
-            steps = few[:, columns] * factors  # float64
-            np.rint(steps, out=steps)
-            total[columns] += steps.sum(axis=0)
+def _add(total: Vector, gradients: NDArray[Any], clip: float, grid: float, room: Vector) -> None:
+    """Adds a few (k, d) gradients to the (d,) sum, in steps of the grid.
+
+    `room` is memory for float64 copies of some columns at a time; at least k numbers.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # is found below, and counts as zero
+        gradients = np.asarray(gradients, np.float32)
+        squares = _squared_norms(gradients, room)
+    finite = np.isfinite(squares)
+    if not finite.all():
+        gradients, squares = gradients[finite], squares[finite]
+    factors = _factors(squares, clip)[:, np.newaxis] / grid
+    for columns in _columns(gradients, room):
+        steps = _wide(gradients[:, columns], room)
+        steps *= factors
+        np.rint(steps, out=steps)
+        part = total[columns]
+        for row in steps:
+            part += row
 
 
-def _squared_norms(gradients: NDArray[np.float32]) -> NDArray[np.float64]:
+def _squared_norms(gradients: NDArray[np.float32], room: Vector) -> NDArray[np.float64]:
     """(k,) squared norms of (k, d) rows, each from its own row; NaN or inf if a row is not finite.
 
-    Finite float32 numbers cannot overflow here: 2**128 squared is far below 2**1024.
+    Squares of float32 numbers are exact in float64, and even their sum is far from overflow.
     """
     squares = np.zeros(len(gradients))
-    for columns in blocks(gradients.shape[1], _CACHED):
-        wide = gradients[:, columns].astype(np.float64)
-        squares += np.einsum("ij,ij->i", wide, wide)
+    for columns in _columns(gradients, room):
+        wide = _wide(gradients[:, columns], room)
+        np.multiply(wide, wide, out=wide)
+        squares += wide.sum(axis=1)
     return squares
 
 
@@ -140,6 +147,19 @@ def _factors(squares: NDArray[np.float64], clip: float) -> NDArray[np.float64]:
     return factors
 
 
+def _columns(gradients: NDArray[Any], room: Vector) -> Sequence[slice]:
+    """Slices of the (k, d) gradients' columns that fit into the room."""
+    rows, size = gradients.shape
+    return blocks(size, max(1, len(room) // max(rows, 1)))
+
+
+def _wide(part: NDArray[Any], room: Vector) -> NDArray[np.float64]:
+    """A float64 copy of a part, in memory that is reused."""
+    wide = room[: part.size].reshape(part.shape)
+    wide[...] = part
+    return wide
+
+
 def _check(clip: float, grid: float) -> None:
     if not 0 < clip < math.inf:
         raise HansaError(
@@ -150,4 +170,9 @@ def _check(clip: float, grid: float) -> None:
         raise HansaError(
             f"a grid of {grid!r} is no power of two, so that sums on it would not be exact",
             fix="use a power of two such as 2**-30",
+        )
+    if clip / grid >= 2**52:
+        raise HansaError(
+            f"float64 cannot hold a sum of gradients of norm {clip:g} in steps of {grid:g}",
+            fix="use a coarser grid",
         )

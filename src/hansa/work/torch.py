@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -17,15 +19,26 @@ from hansa.core.metrics import Accuracy, Loss, Metric, Outputs
 from hansa.core.parts import Examples, Site, Split
 from hansa.core.vector import Schema, Tensor, Vector
 from hansa.errors import HansaError, MissingExtra
+from hansa.work.per_example import Piece
 
 try:
     import torch
     from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.instancenorm import _InstanceNorm
 except ImportError as error:
     raise MissingExtra("torch", "torch", "TorchTask") from error
 
 PREDICTED_AT_ONCE = 1024
 """Most examples in one forward pass outside training: bounds memory."""
+
+PIECE_BYTES = 2**25
+"""Memory for gradients of single examples; one of them may take more."""
+
+PIECE_EXAMPLES = 64
+"""Most examples whose gradients are computed at once: bounds what their forward passes hold."""
+
+_log = logging.getLogger(__name__)
 
 
 class TorchTask(ABC):
@@ -88,14 +101,30 @@ class TorchTask(ABC):
         What the module draws, as dropout does, is seeded by the parameters and the batch: a pure
         function of both, so that a round can be replayed, and new for each step.
         """
-        flat = self._flat.load(params)
-        flat.gradient.fill(0)
-        flat.module.train()
-        inputs, targets = _tensor(batch.inputs), _classes(batch.targets)
-        with _seeded(_seed_of(params, batch)):
-            loss = self.loss(flat.module(inputs), targets)
-            torch.autograd.backward(loss)
-        return loss.item(), flat.gradient
+        return self._backward(params, batch, _seed_of(params, batch.inputs, batch.targets))
+
+    def per_example(self, params: Vector, batch: Examples) -> Iterator[Piece]:
+        """Loss and gradient of each example as a batch of one; see `hansa.work.per_example`.
+
+        By `torch.func.vmap` if it can run the module, otherwise one backward pass for each; the
+        first call finds out which. What the module draws, as dropout does, is seeded by the
+        parameters alone, so all examples of a call draw the same: were it by position or by
+        content, whether one example is in the batch would move the gradients of others.
+
+        Not found is a module that remembers examples in attributes that are no buffers.
+
+        Raises:
+          HansaError: the module mixes the examples of a batch, or remembers them.
+        """
+        flat = self._flat
+        if flat.vectorises is None:
+            _refuse_what_mixes_examples(flat.module)
+            if not len(batch):
+                return iter(())
+            blank = Examples(_two_blank(batch.inputs), _two_blank(batch.targets))
+            self._refuse_what_remembers(params, blank)
+            flat.vectorises = self._vectorises(params, blank)
+        return (self._vectorised if flat.vectorises else self._one_by_one)(params, batch)
 
     def predict(self, params: Vector, examples: Examples) -> Outputs:
         """What the module says about the examples, in evaluation mode, a part at a time."""
@@ -110,6 +139,90 @@ class TorchTask(ABC):
         return Outputs(
             torch.cat(probabilities).numpy(), examples.targets, torch.cat(losses).numpy()
         )
+
+    def _backward(self, params: Vector, batch: Examples, seed: int) -> tuple[float, Vector]:
+        """Mean loss over the batch and its gradient, with the module's draws seeded."""
+        flat = self._flat.load(params)
+        flat.gradient.fill(0)
+        flat.module.train()
+        inputs, targets = _tensor(batch.inputs), _classes(batch.targets)
+        with _seeded(seed):
+            loss = self.loss(flat.module(inputs), targets)
+            torch.autograd.backward(loss)
+        return loss.item(), flat.gradient
+
+    def _one_by_one(self, params: Vector, batch: Examples) -> Iterator[Piece]:
+        """One backward pass for each example."""
+        seed = _seed_of(params)
+        for at in range(len(batch)):
+            one = Examples(batch.inputs[at : at + 1], batch.targets[at : at + 1])
+            loss, gradient = self._backward(params, one, seed)
+            yield np.array([loss]), gradient[np.newaxis]
+
+    def _vectorised(self, params: Vector, batch: Examples) -> Iterator[Piece]:
+        """Many examples in one pass, each through a copy of the module with a batch of one."""
+        flat, seed = self._flat, _seed_of(params)
+        module = flat.module
+        named = {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+        def alone(
+            named: dict[str, torch.Tensor], inputs: torch.Tensor, target: torch.Tensor
+        ) -> torch.Tensor:
+            outputs = torch.func.functional_call(module, named, (inputs.unsqueeze(0),))
+            return self.loss(outputs, target.unsqueeze(0))
+
+        each = torch.func.vmap(
+            torch.func.grad_and_value(alone), in_dims=(None, 0, 0), randomness="same"
+        )
+        at_once = min(max(1, PIECE_BYTES // (4 * flat.schema.size)), PIECE_EXAMPLES, len(batch))
+        room = torch.empty(at_once, flat.schema.size)
+        for start in range(0, len(batch), at_once):
+            part = slice(start, start + at_once)
+            flat.load(params).module.train()
+            inputs, targets = _tensor(batch.inputs[part]), _classes(batch.targets[part])
+            with _seeded(seed), warnings.catch_warnings():
+                # An operation without a rule of its own is run for each example: slower, not wrong.
+                warnings.filterwarnings("ignore", "There is a performance drop")
+                slopes, losses = each(named, inputs, targets)
+            gradients = room[: len(inputs)]
+            rows = [s.reshape(len(s), s.numel() // len(s)) for s in slopes.values()]
+            torch.cat(rows, dim=1, out=gradients)
+            yield losses.numpy(), gradients.numpy()
+
+    def _vectorises(self, params: Vector, blank: Examples) -> bool:
+        """Whether `vmap` can run the module; tried with blanks, so whatever the data is."""
+        try:
+            list(self._vectorised(params, blank))
+        except Exception as error:  # noqa: BLE001  modules fail in their own ways; one by one works
+            _log.warning(
+                "%s: one backward pass for each example, because torch.func.vmap cannot run %s: %s",
+                type(self).__name__,
+                type(self._flat.module).__name__,
+                " ".join(str(error).split()) or type(error).__name__,
+            )
+            return False
+        return True
+
+    def _refuse_what_remembers(self, params: Vector, blank: Examples) -> None:
+        """Refuses a module that writes to its buffers whenever it sees an example.
+
+        The first pass may: some modules compute constants when they are first needed.
+        """
+        module, written = self._flat.module, []
+        with suppress(Exception):  # blanks are no real data: what fails with them may work
+            list(self._one_by_one(params, blank))
+            before = {name: (buffer, _writes(buffer)) for name, buffer in module.named_buffers()}
+            list(self._one_by_one(params, blank))
+            for name, buffer in module.named_buffers():
+                old, writes = before.get(name, (None, 0))
+                if buffer is not old or _writes(buffer) != writes:
+                    written.append(name)
+        if written:
+            raise HansaError(
+                f"{type(module).__name__} writes to '{written[0]}' whenever it sees an example, "
+                "so that gradients of single examples would depend on the examples before",
+                fix="leave what follows from examples out of the module, or use torch.nn.GroupNorm",
+            )
 
     def _losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(n,) the loss of each example, as a batch of its own."""
@@ -130,12 +243,14 @@ class _FlatModule:
       schema: its parameters' names and shapes.
       params: (d,) float32 parameters.
       gradient: (d,) float32 gradient of the last backward pass.
+      vectorises: whether `torch.func.vmap` can run the module; None until somebody asks.
     """
 
     def __init__(self, module: nn.Module) -> None:
         _refuse_what_cannot_be_averaged(module)
         named = dict(module.named_parameters())
         self.module = module
+        self.vectorises: bool | None = None
         self.schema = Schema(tuple(Tensor(name, tuple(p.shape)) for name, p in named.items()))
         self.params = self.schema.flatten({n: p.detach().numpy() for n, p in named.items()})
         self.gradient = np.zeros_like(self.params)
@@ -184,6 +299,22 @@ def _refuse_what_cannot_be_averaged(module: nn.Module) -> None:
         )
 
 
+def _refuse_what_mixes_examples(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        remembers = isinstance(part, _InstanceNorm) and part.track_running_stats
+        if isinstance(part, _BatchNorm) or remembers:
+            raise HansaError(
+                f"layer '{name}' ({type(part).__name__}) of {type(module).__name__} mixes the "
+                "examples of a batch, so that no example has a gradient of its own to be clipped",
+                fix="use torch.nn.GroupNorm instead",
+            )
+
+
+def _writes(buffer: torch.Tensor) -> int:
+    """How often a tensor was written to."""
+    return buffer._version  # noqa: SLF001  PyTorch documents it under this name
+
+
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draws inside follow from the seed, draws outside are as if nothing had happened."""
@@ -192,13 +323,18 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _seed_of(params: Vector, batch: Examples) -> int:
-    """A seed that follows from samples of the parameters and the batch."""
+def _seed_of(*arrays: NDArray[Any]) -> int:
+    """A seed that follows from samples of the arrays."""
     seed = 0
-    for array in (params, batch.inputs, batch.targets):
+    for array in arrays:
         flat = array.reshape(-1)
         seed = zlib.crc32(flat[:: max(1, flat.size // 1024)].tobytes(), seed)
     return seed
+
+
+def _two_blank(array: NDArray[Any]) -> NDArray[Any]:
+    """Zeros in the shape of two examples."""
+    return np.zeros((2, *array.shape[1:]), array.dtype)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
