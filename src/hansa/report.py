@@ -13,6 +13,7 @@ from hansa.core.plan import Plan, Step
 from hansa.core.spec import Domain, UpdateSpec
 from hansa.errors import HansaError, JobError, JobRefused, PlanError, PlanRefused
 from hansa.privacy.advice import advice_on
+from hansa.privacy.audit_report import AuditReport
 from hansa.privacy.statement import statement_of
 
 
@@ -53,8 +54,12 @@ def problems(error: Exception) -> tuple[Problem, ...]:
             )
 
 
-def plan_json(plan: Plan) -> dict[str, Json]:
-    """A plan as one JSON object; `epsilon` and `delta` are null without differential privacy."""
+def plan_json(plan: Plan, audit: AuditReport | None = None) -> dict[str, Json]:
+    """A plan as one JSON object; `epsilon` and `delta` are null without differential privacy.
+
+    Raises:
+      Refused: the audit is of another plan, or it could not see.
+    """
     advice = advice_on(plan)
     return {
         "job": plan.job.name,
@@ -66,7 +71,7 @@ def plan_json(plan: Plan) -> dict[str, Json]:
         "epsilon": plan.epsilon if math.isfinite(plan.epsilon) else None,
         "delta": plan.job.privacy.delta if math.isfinite(plan.epsilon) else None,
         "noise_multiplier": plan.job.privacy.noise_multiplier,
-        "statement": statement_of(plan).to_json(),
+        "statement": statement_of(plan, audit=audit).to_json(),
         "advice": None if advice is None else advice.to_json(),
         "quorum": plan.quorum,
         "claims": list(plan.claims),

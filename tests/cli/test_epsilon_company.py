@@ -26,7 +26,7 @@ EXCUSED = {
     "budget/cost.py": "quotes the limits of a budget",
     "privacy/statement_facts.py": "a sentence of the statement, which has it all",
     "privacy/statement_page.py": "a row of the page that has delta, unit and all else beside it",
-    "privacy/statement.py": "an audit in the statement, which says delta and unit as stated",
+    "privacy/statement.py": "says that two counts of one plan differ",
     "privacy/calibrate.py": "quotes the target that the caller gave",
     "privacy/distributed.py": "quotes the target that the caller gave",
     "jobfile/rules.py": "quotes a key of the job file",

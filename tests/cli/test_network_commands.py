@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from hansa.jobfile import load_job
 from hansa.local.federation import LocalFederation
+from hansa.privacy import audit_file
+from hansa.recipes import compile_plan
+from tests.support.audit_results import result
 from tests.support.cli import JOB, TASK, Run, command, environment, make_jobs, run_here
 
 SITES = ("kiel", "luebeck")
@@ -191,6 +195,22 @@ def test_a_statement_says_what_was_released(world: World) -> None:
     lost = world.hansa("jobs", "--statement", "s.json")
     assert lost.code == 64
     assert "name the JOB" in lost.err
+
+
+def test_the_statement_of_a_run_takes_an_audit_of_its_plan_alone(world: World) -> None:
+    job, plan = world.job("signed"), compile_plan(load_job(world.folder / "small"))
+    for name, of in (("right", plan.digest), ("wrong", "0" * 64)):
+        audit_file.save(result(plan, plan_digest=of), world.folder / f"{name}.json")
+    done = world.hansa("jobs", job, "--statement", "a.json", "--audit", "right.json")
+    assert done.code == 0, done.err
+    said = json.loads((world.folder / "a.json").read_text("utf-8"))
+    assert said["audited"]["plan_digest"] == said["plan_digest"] == plan.digest
+    assert said["released"]["run"] == job
+    refused = world.hansa("jobs", job, "--statement", "b.json", "--audit", "wrong.json")
+    assert refused.code == 2
+    assert "the audit is of plan 0000000000000000" in " ".join(refused.err.split())
+    assert not (world.folder / "b.json").exists()
+    assert world.hansa("jobs", job, "--audit", "right.json").code == 64
 
 
 def test_a_job_that_waits_is_watched_until_interrupted_and_then_cancelled(world: World) -> None:

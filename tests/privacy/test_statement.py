@@ -24,7 +24,7 @@ from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
 from hansa.privacy import statement_facts
 from hansa.privacy.accountants import DpAccounting
-from hansa.privacy.statement import Audited, Spent, Statement, of_json, statement_of
+from hansa.privacy.statement import Spent, Statement, of_json, statement_of
 from hansa.privacy.statement_page import FORMS, save, written
 from hansa.privacy.statement_parts import TrustModel
 from hansa.recipes import compile_plan
@@ -350,15 +350,6 @@ def test_a_charge_without_a_guarantee_costs_everything(central):
     said = statement_of(central, ledger=spent).released
     assert said is not None
     assert said.epsilon is None
-
-
-def test_an_audit_is_told_with_its_confidence(central):
-    good = Audited(epsilon=0.2, confidence=0.95, method="one-run audit")
-    assert "95% confidence; consistent" in statement_of(central, audit=good).audit
-    bad = replace(good, epsilon=central.epsilon + 1)
-    assert "does NOT hold" in statement_of(central, audit=bad).audit
-    with pytest.raises(HansaError, match="confidence"):
-        statement_of(central, audit=replace(good, confidence=95.0))
 
 
 # ------------------------------------------------------------------ pages

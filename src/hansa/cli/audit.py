@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -31,20 +32,31 @@ def privacy(
         0, min=0, help="Rounds of the job that are attacked; 0 = as many as a minute allows."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the canaries; noise is always fresh."),
+    output: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Write the result, for hansa plan JOB --statement ... --audit FILE.",
+    ),
     json: bool = JSON,
 ) -> None:
     """Attack a job's own plan, and compare with its epsilon.
 
     Canaries are put in or left out by a coin each, and somebody who sees all that is released
     guesses the coins. The exit code is 2 if the guesses show more than the plan claims, or if the
-    attack finds nothing even without noise.
+    attack finds nothing even without noise. A result is of this plan alone: it names its digest.
     """
     from hansa.jobfile import load_job
+    from hansa.privacy import audit_file
     from hansa.privacy.audits import audit
 
+    if output is not None:
+        audit_file.check_place(output)
     report = audit(
         load_job(job), canaries=canaries, rounds=rounds, quick=quick, seed=seed, on_part=note
     )
+    if output is not None:
+        audit_file.save(report, output)
+        note(f"The result is in {output}.")
     if json:
         emit(report.json())
     else:
@@ -84,6 +96,7 @@ def _show(report: AuditReport) -> None:
         + (f" Accountant: {report.accountant}." if report.accountant else "")
     )
     say(f"{report.verdict}.")
+    say(f"Plan: {report.plan_digest}")
 
 
 def _number(value: float) -> str:

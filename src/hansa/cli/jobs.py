@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hansa.cli.arguments import JOB, JSON
+from hansa.cli.arguments import AUDIT, JOB, JSON
 from hansa.cli.invite import COORDINATOR
 from hansa.cli.output import emit, heading, note, say, table
 from hansa.errors import HansaError, Refused
@@ -47,6 +47,7 @@ def jobs(
         help="Write JOB's privacy statement, with what it has released so far: .html, .md, .txt or "
         ".json, by the file's name.",
     ),
+    audit: Path | None = AUDIT,
     json: bool = JSON,
 ) -> None:
     """List the jobs of a coordinator, or show one."""
@@ -55,10 +56,12 @@ def jobs(
 
     if statement is not None and not job:
         raise typer.BadParameter("name the JOB that it is about", param_hint="--statement")
+    if audit is not None and statement is None:
+        raise typer.BadParameter("name the --statement that it goes into", param_hint="--audit")
     remote = Remote.load(coordinator)
     if job:
         if statement is not None:
-            _save_statement(remote, job, statement)
+            _save_statement(remote, job, statement, audit)
         _show(remote.job(job), json)
         return
     rows = remote.jobs()
@@ -116,11 +119,15 @@ def cancel(
     _show(Remote.load(coordinator).cancel(job, reason), json)
 
 
-def _save_statement(remote: Remote, job: str, file: Path) -> None:
-    from hansa.privacy.statement import of_json
+def _save_statement(remote: Remote, job: str, file: Path, audit: Path | None) -> None:
+    from hansa.privacy import audit_file
+    from hansa.privacy.statement import of_json, with_audit
     from hansa.privacy.statement_page import save
 
-    save(of_json(remote.statement(job)), file)
+    statement = of_json(remote.statement(job))
+    if audit is not None:
+        statement = with_audit(statement, audit_file.load(audit))
+    save(statement, file)
     note(f"The privacy statement is in {file}.")
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hansa.cli.arguments import JOB, JSON
+from hansa.cli.arguments import AUDIT, JOB, JSON
 from hansa.cli.output import emit, heading, note, say, table
 from hansa.errors import Refused
 
 if TYPE_CHECKING:
     from hansa.core.plan import Plan
     from hansa.privacy.advice import Advice, Costs
+    from hansa.privacy.statement import Statement
 
 
 def plan(
@@ -23,6 +24,7 @@ def plan(
         metavar="FILE",
         help="Write the privacy statement: .html, .md, .txt or .json, by the file's name.",
     ),
+    audit: Path | None = AUDIT,
     json: bool = JSON,
 ) -> None:
     """Check a job: trail, claims, privacy, cost, digest.
@@ -31,6 +33,7 @@ def plan(
     refused with every reason and a fix for each; the exit code is then 2.
     """
     from hansa.jobfile import load_job
+    from hansa.privacy import audit_file
     from hansa.privacy.statement import statement_of
     from hansa.privacy.statement_page import save
     from hansa.recipes import compile_plan
@@ -43,18 +46,19 @@ def plan(
             raise
         emit(refusal_json(error))
         raise typer.Exit(error.exit_code) from error
+    report = None if audit is None else audit_file.load(audit)
+    said = statement_of(compiled, audit=report)
     if statement is not None:
-        save(statement_of(compiled), statement)
+        save(said, statement)
         note(f"The privacy statement is in {statement}.")
     if json:
-        emit(plan_json(compiled))
+        emit(plan_json(compiled, report))
     else:
-        _show(compiled)
+        _show(compiled, said)
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: Plan, statement: Statement) -> None:
     from hansa.privacy.advice import advice_on
-    from hansa.privacy.statement import statement_of
     from hansa.report import size_words, trail_words
 
     job = plan.job
@@ -77,7 +81,8 @@ def _show(plan: Plan) -> None:
     heading("Numbers")
     noise = f"multiplier {job.privacy.noise_multiplier:g}" if plan.private else ""
     rows = [
-        ("privacy", statement_of(plan).sentence),
+        ("privacy", statement.sentence),
+        ("audit", statement.audit if statement.audited else ""),
         ("noise", noise),
         ("quorum", f"{plan.quorum} of at most {plan.parts.sampler.cap} updates in a round"),
         ("down", f"{size_words(plan.cost.down_bytes)} to each client in a round"),

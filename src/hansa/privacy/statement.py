@@ -6,7 +6,7 @@ the implementation. An epsilon without these says nothing.
 
     Plan ──► statement_of ──► Statement ──► JSON | text | Markdown | HTML
                ▲
-    Spent, Audited: what is known of a run, "none yet" before it
+    Spent, AuditReport: what is known of a run and of an audit, "none yet" before there is one
 
 Everything is derived from the plan and from what its parts say of themselves; nothing is typed by
 hand. What a part does not say is stated as not known.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -28,12 +28,13 @@ from hansa.core.plan import Plan
 from hansa.errors import HansaError
 from hansa.privacy import statement_facts as facts
 from hansa.privacy.accountants import best_accountant
+from hansa.privacy.audit_report import AuditReport
+from hansa.privacy.statement_audit import NO_AUDIT, REFUTED, Audited, audit_words, audited_of
 
 FORMAT = 1
 """Version of the JSON; a reader of another version refuses."""
 
 NO_LEDGER = "none yet: nothing has run"
-NO_AUDIT = "none yet: no privacy audit of this job is known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +58,6 @@ class Spent:
     head: str = ""
     entries: int = 0
     final: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
-    """What an attack on a trained model found out.
-
-    Attributes:
-      epsilon: lower bound on epsilon, at the delta of the plan.
-      confidence: with which it holds, such as 0.95.
-      method: of the audit, in words.
-    """
-
-    epsilon: float
-    confidence: float
-    method: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +117,7 @@ class Statement:
       hazards: what else a reader must know.
       released: what a run has released; None before one.
       audit: what an audit found, in words.
+      audited: the same in figures; None without one.
     """
 
     format: int
@@ -157,6 +144,7 @@ class Statement:
     hazards: tuple[str, ...]
     released: Released | None
     audit: str
+    audited: Audited | None
 
     @property
     def sentence(self) -> str:
@@ -175,7 +163,7 @@ class Statement:
 
 
 def statement_of(
-    plan: Plan, *, ledger: Spent | None = None, audit: Audited | None = None
+    plan: Plan, *, ledger: Spent | None = None, audit: AuditReport | None = None
 ) -> Statement:
     """The statement of a plan, and of a run of it.
 
@@ -189,7 +177,7 @@ def statement_of(
     """
     private = plan.private and math.isfinite(plan.epsilon)
     made, trust = facts.generation_of(plan), facts.trust_of(plan)
-    return Statement(
+    statement = Statement(
         format=FORMAT,
         hansa=version("hansa"),
         job=plan.job.name,
@@ -213,7 +201,25 @@ def statement_of(
         scope=facts.scope_of(plan),
         hazards=facts.hazards_of(plan, made.exact),
         released=None if ledger is None else _released(plan, ledger, private=private),
-        audit=NO_AUDIT if audit is None else _audit(plan, audit),
+        audit=NO_AUDIT,
+        audited=None,
+    )
+    return statement if audit is None else with_audit(statement, audit)
+
+
+def with_audit(statement: Statement, report: AuditReport) -> Statement:
+    """The statement with an audit's result; one that refutes the claim is its first hazard.
+
+    Raises:
+      Refused: the audit is of another plan, or it could not see.
+    """
+    found = audited_of(report, statement.plan_digest, statement.epsilon, statement.delta)
+    hazards = tuple(hazard for hazard in statement.hazards if hazard != REFUTED)
+    return replace(
+        statement,
+        audit=audit_words(found, statement.hansa),
+        audited=found,
+        hazards=(REFUTED, *hazards) if found.refuted else hazards,
     )
 
 
@@ -234,9 +240,15 @@ def of_json(value: Mapping[str, Any]) -> Statement:
             f"the privacy statement lacks or adds {sorted(names ^ value.keys())}",
             fix="ask for the statement again",
         )
-    released = value["released"]
+    released, audited = value["released"], value["audited"]
     told = dict(value, scope=tuple(value["scope"]), hazards=tuple(value["hazards"]))
     told["released"] = None if released is None else Released(**released)
+    told["audited"] = None if audited is None else Audited(**audited)
+    if audited is not None and audited["plan_digest"] != value["plan_digest"]:
+        raise HansaError(
+            "the privacy statement shows an audit of another plan",
+            fix="ask for the statement again",
+        )
     return Statement(**told)
 
 
@@ -244,7 +256,8 @@ def _accountant(plan: Plan) -> str:
     """Who counted, by counting again."""
     accountant = best_accountant(plan.event, plan.relation)
     again = accountant.epsilon(plan.event, plan.job.privacy.delta, plan.relation)
-    if not math.isclose(again, plan.epsilon, rel_tol=1e-6):
+    promised = plan.job.privacy.unit == "example" and again < plan.epsilon <= plan.job.privacy.epsilon
+    if not promised and not math.isclose(again, plan.epsilon, rel_tol=1e-6):
         raise HansaError(
             f"{accountant.name} counts {again:.6g} where the plan says {plan.epsilon:.6g}",
             fix="compile the job again with this version of Hansa",
@@ -282,16 +295,3 @@ def _cost(plan: Plan, charges: Sequence[Event]) -> float | None:
     except HansaError:
         return None
     return found if math.isfinite(found) else None
-
-
-def _audit(plan: Plan, audit: Audited) -> str:
-    if not (0 < audit.confidence < 1 and audit.epsilon >= 0):
-        raise HansaError(
-            "an audit gives a lower bound and the confidence that it holds with",
-            fix="use an epsilon of at least 0 and a confidence between 0 and 1",
-        )
-    verdict = "consistent with the plan" if audit.epsilon <= plan.epsilon else "it does NOT hold"
-    return (
-        f"{audit.method}: epsilon is at least {audit.epsilon:.3g} at the delta of the plan, unit "
-        f"and relation as stated, with {audit.confidence:.0%} confidence; {verdict}"
-    )

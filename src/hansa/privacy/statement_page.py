@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hansa.errors import HansaError
+from hansa.privacy.audit_report import LEAST_POWER
 from hansa.privacy.statement import NO_LEDGER, Statement
+from hansa.privacy.statement_audit import REFUTED
 
 WIDTH = 80
 
@@ -71,6 +73,7 @@ def sections(statement: Statement) -> tuple[tuple[str, Rows], ...]:
             ),
         ),
         ("Released so far", _released(s)),
+        *_audited(s),
         (
             "Evidence",
             (
@@ -126,6 +129,31 @@ def _released(s: Statement) -> Rows:
             ),
         ]
     return tuple(told)
+
+
+def _audited(s: Statement) -> tuple[tuple[str, Rows], ...]:
+    """The figures of an audit; no such section without one."""
+    a = s.audited
+    if a is None:
+        return ()
+    claimed = "nothing" if a.epsilon_claimed is None else f"{a.epsilon_claimed:.4g}"
+    shown = f"at least {a.epsilon_lower_bound:.4g}, {a.confidence:.0%} sure"
+    if a.epsilon_gaussian is not None:
+        shown += f"; at least {a.epsilon_gaussian:.4g} by rates of Gaussian noise, 99.999% sure"
+    rows = (
+        ("Of plan", a.plan_digest),
+        ("Attacked", f"{a.attacked}; {a.mechanism}"),
+        ("Claimed", f"{claimed}, for these rounds, at delta {a.delta:g}"),
+        ("Shown", shown),
+        (
+            "Without noise",
+            f"at least {a.epsilon_lower_bound_noise_off:.4g}; an attack that can see shows more "
+            f"than {LEAST_POWER:g}",
+        ),
+        ("Verdict", REFUTED if a.refuted else "the attack shows no more than is claimed"),
+        ("Made", f"{a.date} by Hansa {a.hansa}, seed {a.seed}"),
+    )
+    return (("Audit", rows),)
 
 
 def _ledger(s: Statement) -> str:

@@ -17,6 +17,7 @@ from hansa.core.keys import ReplayKey
 from hansa.errors import HansaError
 from hansa.jobfile import load_job
 from hansa.mechanisms.gaussian import CentralGaussian
+from hansa.privacy.audit_report import report_of_json
 from hansa.privacy.audits import AuditReport, audit, runs
 from hansa.privacy.audits.audit import affordable, is_gaussian, shortened
 from hansa.privacy.audits.canaries import Blocks
@@ -217,6 +218,57 @@ def test_the_command_gives_the_report_and_its_exit_code(capsys):
     assert told["passed"] is True
     wanted = {"epsilon_lower_bound", "epsilon_lower_bound_noise_off", "delta", "unit", "canaries"}
     assert wanted | {"guesses", "confidence"} <= told.keys()
+
+
+def test_a_result_goes_into_the_statement_of_its_plan_and_of_no_other(capsys, tmp_path):
+    result, page = tmp_path / "audit.json", tmp_path / "statement.json"
+    words = ["audit", "privacy", "heart", "--quick", "--rounds", "1", "--seed", "3", "--json"]
+    assert main([*words, "--output", str(result)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert json.loads(result.read_text("utf-8")) == told
+    plan, _ = jobs.planned(load_job("heart"))
+    assert (told["plan_digest"], told["seed"]) == (plan.digest, 3)
+    assert told["mechanism"] == str(plan.parts.mechanism)
+    assert main(["plan", "heart", "--audit", str(result), "--statement", str(page), "--json"]) == 0
+    said, shown = json.loads(page.read_text("utf-8")), json.loads(capsys.readouterr().out)
+    assert said == shown["statement"]
+    assert said["audited"]["plan_digest"] == said["plan_digest"] == plan.digest
+    assert said["audited"]["epsilon_lower_bound"] == told["epsilon_lower_bound"]
+    page.unlink()
+    assert main(["plan", "heart", "--audit", str(result)]) == 0
+    assert "over 1 of 40 rounds: epsilon is at least" in " ".join(capsys.readouterr().out.split())
+    other = ["plan", "images", "--audit", str(result), "--statement", str(page)]
+    assert main(other) == 2
+    spoken = capsys.readouterr()
+    assert "the audit is of plan" in " ".join(spoken.err.split())
+    assert spoken.out == ""
+    assert not page.exists()
+
+
+def test_a_blind_result_goes_into_no_statement(capsys, tmp_path):
+    result, page = tmp_path / "audit.json", tmp_path / "statement.md"
+    words = ["audit", "privacy", "heart", "--canaries", "20", "--rounds", "1"]
+    assert main([*words, "--output", str(result)]) == 2
+    assert main(["plan", "heart", "--audit", str(result), "--statement", str(page)]) == 2
+    assert "could not see" in " ".join(capsys.readouterr().err.split())
+    assert not page.exists()
+
+
+def test_a_place_for_the_result_is_looked_for_before_the_attack(capsys, tmp_path):
+    missing = tmp_path / "missing" / "audit.json"
+    assert main(["audit", "privacy", "heart", "--output", str(missing)]) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written" in said
+    assert "canaries" not in said
+
+
+def test_a_result_is_of_the_whole_plan_however_few_rounds_are_attacked():
+    plan, task = jobs.planned(jobs.gaussian())
+    report = audit(jobs.gaussian(), canaries=40, rounds=1, task=task)
+    assert report.plan_digest == plan.digest
+    assert (report.rounds, report.rounds_of_job) == (1, 3)
+    assert report.epsilon_of_job == plan.epsilon > report.epsilon_claimed
+    assert report_of_json(json.loads(json.dumps(report.json()))) == report
 
 
 def test_a_blind_audit_is_refused_in_words_that_fit(capsys, monkeypatch):

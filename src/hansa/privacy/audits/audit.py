@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 
 from hansa.core import events
 from hansa.core.claims import sampling_words
@@ -16,10 +18,10 @@ from hansa.core.parts import Task
 from hansa.core.plan import Plan
 from hansa.errors import HansaError
 from hansa.privacy.accountants import best_accountant
+from hansa.privacy.audit_report import AuditReport
 from hansa.privacy.audits import opinions
 from hansa.privacy.audits.examples import canary_examples
 from hansa.privacy.audits.one_run import bound
-from hansa.privacy.audits.report import AuditReport
 from hansa.privacy.audits.runs import Scores, canary_clients
 from hansa.recipes import compile_plan
 
@@ -93,6 +95,11 @@ def audit(
     power = bound(quiet.scores, quiet.coins, small, confidence)
     return AuditReport(
         job=plan.job.name,
+        plan_digest=whole.digest,
+        hansa=version("hansa"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=seed,
+        mechanism=str(whole.parts.mechanism),
         unit=plan.job.privacy.unit,
         relation=plan.relation.value,
         sampling=sampling_words(plan.parts.sampler),

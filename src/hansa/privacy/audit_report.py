@@ -1,11 +1,18 @@
-"""What an audit found, and what follows from it."""
+"""What an audit found, what follows from it, and its form as JSON.
+
+It is apart from the attacks, so that whoever shows a result needs none of what makes one.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
 
 from hansa.core.canonical import Json
+from hansa.errors import Refused
 
 LEAST_POWER = 5.0
 """An audit that shows no more than this epsilon where there is no noise cannot see."""
@@ -17,6 +24,11 @@ class AuditReport:
 
     Attributes:
       job: its name.
+      plan_digest: SHA-256 of the whole job's plan, all rounds of it: what the result is of.
+      hansa: version of Hansa whose code was attacked.
+      date: when the attack ended, UTC, ISO 8601.
+      seed: of canaries and coins.
+      mechanism: that was attacked, in its own words.
       unit: what a canary is: client or example.
       relation: the two datasets that are compared.
       sampling: how cohorts are drawn.
@@ -44,6 +56,11 @@ class AuditReport:
     """
 
     job: str
+    plan_digest: str
+    hansa: str
+    date: str
+    seed: int
+    mechanism: str
     unit: str
     relation: str
     sampling: str
@@ -111,3 +128,67 @@ class AuditReport:
             for name, value in asdict(self).items()
         }
         return {**told, "passed": self.passed, "verdict": self.verdict}
+
+
+def report_of_json(value: object) -> AuditReport:
+    """Reads a result back; what follows from its figures must be what it says.
+
+    Raises:
+      Refused: it is no result of an audit, one of another version of Hansa, or it contradicts
+        itself.
+    """
+    if not isinstance(value, Mapping):
+        raise _no_result("it is no JSON object")
+    names = {f.name for f in fields(AuditReport)}
+    if value.keys() != names | {"passed", "verdict"}:
+        wrong = sorted(map(str, value.keys() ^ (names | {"passed", "verdict"})))
+        raise _no_result(f"it lacks or adds {', '.join(wrong)}")
+    report = AuditReport(
+        **{f.name: _figure(f.name, str(f.type), value) for f in fields(AuditReport)}
+    )
+    contradiction = _contradiction(report)
+    if contradiction or report.json() != value:
+        raise _no_result(contradiction or "its verdict does not follow from its figures")
+    return report
+
+
+def _figure(name: str, kind: str, value: Mapping[str, Any]) -> Any:
+    found: Any = value[name]
+    if kind == "float":
+        if found is None:
+            return math.inf
+        if isinstance(found, (int, float)) and not isinstance(found, bool):
+            return float(found)
+    elif type(found).__name__ == kind:
+        return found
+    raise _no_result(f"{name} is {found!r}")
+
+
+def _contradiction(report: AuditReport) -> str:
+    """What cannot be; empty if all can."""
+    shown = (report.epsilon_lower_bound, report.epsilon_lower_bound_noise_off)
+    try:
+        when = datetime.fromisoformat(report.date)
+    except ValueError:
+        when = None
+    rules = {
+        "its date is none": when is not None and when.tzinfo is not None,
+        "its rounds cannot be": 1 <= report.rounds <= report.rounds_of_job,
+        "its canaries cannot be": 0 <= report.correct <= report.guesses <= report.canaries
+        and 1 <= report.canaries <= report.canaries_seen,
+        "its confidence is not between 0 and 1": 0 < report.confidence < 1,
+        "its delta is not between 0 and 1": 0 < report.delta < 1,
+        "its bounds cannot be": all(0 <= bound < math.inf for bound in shown)
+        and report.epsilon_gaussian_dp >= 0,
+        "a part claims more than the whole": 0
+        <= report.epsilon_claimed
+        <= report.epsilon_of_job * (1 + 1e-6),
+    }
+    return next((words for words, holds in rules.items() if not holds), "")
+
+
+def _no_result(why: str) -> Refused:
+    return Refused(
+        f"this is no result of a privacy audit: {why}",
+        fix="audit again with this version of Hansa: hansa audit privacy JOB --output FILE",
+    )
