@@ -20,6 +20,7 @@ from hansa.coordinator.budget import JobBudget
 from hansa.coordinator.budget_book import GAP, charges, stretches
 from hansa.coordinator.ledger import StoreLedger
 from hansa.coordinator.rows import Cosignature, Head, Status
+from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
 from hansa.core.events import Gaussian, NoOp
 from hansa.core.round import Charge
@@ -398,3 +399,28 @@ def test_a_charge_is_looked_up_by_its_round_whatever_the_database_knows(place, r
         connection.rollback()
     told = "\n".join(str(row[-1]) for row in rows)
     assert re.search(r"(Index Cond: |USING INDEX )\S.*\bround ?>.*\bround ?<", told), told
+
+
+def test_a_plan_from_when_the_log_was_short_is_not_kept(postgres):
+    """Of a few entries known to be few, PostgreSQL rightly reads all; of many it must not."""
+    reads = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'budget_entries'"
+    with Store.open(postgres.url(postgres.create())) as store:
+        store.budgets.create(block(), 1.0)
+        store.budgets.write(lambda _, book: book.hold("j1", {"patients": Need(0, 0, 0)}, 2.0))
+        store.budgets.reserve(key(), EVENT, {"patients": 1}, 3.0)
+        store.database.write(lambda connection: (connection.execute(text("ANALYZE")), None)[1])
+        for number in range(30):  # often enough that driver and server would both keep it
+            store.budgets.reserve(key(number), EVENT, {"patients": 1}, 3.0)
+
+        def many(_, book):
+            book.prefetch([key(number) for number in range(3000)])
+            for number in range(3000):
+                book.reserve(key(number), EVENT, {"patients": 1}, 3.0)
+
+        def read(connection, book):
+            before = connection.scalar(text(reads))
+            book.prefetch([key(2000)])
+            return connection.scalar(text(reads)) - before
+
+        store.budgets.write(many)
+        assert store.budgets.write(read) == 0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
 
 from hansa.budget.block import Block, block_of
 from hansa.budget.book import Book
@@ -85,8 +85,8 @@ class StoredBook(Book):
                 "committed": account.committed,
             }
             if name in self._created:
-                text = canonical.dumps(self._blocks[name].words)
-                named = {"name": name, "block_json": text, "capacity": account.capacity}
+                words = canonical.dumps(self._blocks[name].words)
+                named = {"name": name, "block_json": words, "capacity": account.capacity}
                 new.append({**named, **numbers})
             else:
                 old.append({"which": name, **numbers})
@@ -146,6 +146,7 @@ class StoredBook(Book):
         rounds: dict[tuple[str, str], set[int]] = {}
         for key in missing:
             rounds.setdefault((key.job, key.purpose), set()).add(key.round)
+        plan_for_now(self._connection)
         found: dict[Key, list[Row[Any]]] = {key: [] for key in missing}
         for (job, purpose), numbers in rounds.items():
             for first, last in stretches(numbers):
@@ -159,6 +160,16 @@ class StoredBook(Book):
     def _find_draws(self, key: Key) -> dict[str, Draw]:
         self.prefetch([key])
         return self._draws[key.job][key]
+
+
+def plan_for_now(connection: Connection) -> None:
+    """Has the statements of a transaction planned for the tables as they are.
+
+    PostgreSQL keeps the plan of a statement that a connection sends often. One from when there were
+    few entries reads all of them, and would go on to when there are a million.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
 
 
 def stretches(numbers: Iterable[int]) -> list[tuple[int, int]]:
