@@ -25,7 +25,6 @@ try:
     import torch
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
-    from torch.nn.modules.instancenorm import _InstanceNorm
 except ImportError as error:
     raise MissingExtra("torch", "torch", "TorchTask") from error
 
@@ -117,10 +116,10 @@ class TorchTask(ABC):
           HansaError: the module mixes the examples of a batch, or remembers them.
         """
         flat = self._flat
+        _refuse_what_mixes_examples(flat.module)
+        if not len(batch):
+            return iter(())
         if flat.vectorises is None:
-            _refuse_what_mixes_examples(flat.module)
-            if not len(batch):
-                return iter(())
             blank = Examples(_two_blank(batch.inputs), _two_blank(batch.targets))
             self._refuse_what_remembers(params, blank)
             flat.vectorises = self._vectorises(params, blank)
@@ -301,8 +300,7 @@ def _refuse_what_cannot_be_averaged(module: nn.Module) -> None:
 
 def _refuse_what_mixes_examples(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        remembers = isinstance(part, _InstanceNorm) and part.track_running_stats
-        if isinstance(part, _BatchNorm) or remembers:
+        if isinstance(part, _BatchNorm):
             raise HansaError(
                 f"layer '{name}' ({type(part).__name__}) of {type(module).__name__} mixes the "
                 "examples of a batch, so that no example has a gradient of its own to be clipped",
