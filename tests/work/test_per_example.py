@@ -99,13 +99,14 @@ def test_the_sum_is_that_of_the_formula(n: int, size: int, kind: type[Alone]):
     np.testing.assert_array_equal(found / grid, np.rint(found / grid))
 
 
-def test_the_sum_is_exact_so_that_neither_order_nor_pieces_matter():
-    gradients = random(500, 40)
-    one = total(gradients, 1.0, 2.0**-40)
+@pytest.mark.parametrize(("n", "bits"), [(500, 40), (12, 48)])
+def test_the_sum_is_exact_so_that_neither_order_nor_pieces_matter(n: int, bits: int):
+    gradients, grid = random(n, 40), 2.0**-bits
+    one = total(gradients, 1.0, grid)
     shuffled = np.random.default_rng(2).permutation(gradients)
-    np.testing.assert_array_equal(one, total(shuffled, 1.0, 2.0**-40))
+    np.testing.assert_array_equal(one, total(shuffled, 1.0, grid))
     for model in (Alone(40), InPieces(40, at_once=500), InPieces(40, at_once=7)):
-        _, other = clipped_sum(model, model.initial(0), rows(gradients), 1.0, 2.0**-40)
+        _, other = clipped_sum(model, model.initial(0), rows(gradients), 1.0, grid)
         np.testing.assert_array_equal(one, other)
 
 
@@ -244,6 +245,14 @@ def test_memory_does_not_grow_with_the_batch():
 def test_bounds_that_cannot_be_kept_are_refused(clip: float, grid: float, words: str):
     with pytest.raises(HansaError, match=words):
         total(random(2, 3), clip, grid)
+
+
+@pytest.mark.parametrize("kind", [Alone, InPieces])
+def test_gradients_of_another_size_are_refused(kind: type[Alone]):
+    """One column would be added to every coordinate: sqrt(d) times as much as promised."""
+    for size in (1, 4, 6):
+        with pytest.raises(HansaError, match=rf"{kind.__name__} gives gradients of shape"):
+            clipped_sum(kind(size), np.zeros(5, np.float32), rows(random(3, size)), 1.0, 2.0**-30)
 
 
 class Curve(NumpyTask):

@@ -78,7 +78,8 @@ def clipped_sum(
     | while len(batch) * (clip / grid + 1) < 2**53                   | float64                     |
 
     So one example moves the sum by at most clip + grid * sqrt(d) / 2 in norm, whatever the others
-    are. Memory: a piece of the model's, (d,) float64, and a little.
+    are. What a model raises on an example is raised, which tells of it: that is the model's part.
+    Memory: a piece of the model's, (d,) float64, and a little.
 
     Args:
       model: the mathematics of the task.
@@ -92,11 +93,17 @@ def clipped_sum(
 
     Raises:
       HansaError: `clip` is not positive and finite, or `grid` is no power of two, or below
-        clip / 2**52.
+        clip / 2**52, or the model gives gradients of another size.
     """
     _check(clip, grid)
     losses, total, room = 0.0, np.zeros(len(params), np.float64), np.empty(_CACHED, np.float64)
     for some, gradients in pieces(model, params, batch):
+        if gradients.shape != (len(some), len(total)):
+            raise HansaError(
+                f"{type(model).__name__} gives gradients of shape {gradients.shape} for "
+                f"{len(some)} examples and {len(total):,} parameters",
+                fix="give one row per example and one column per parameter",
+            )
         losses += float(np.asarray(some, np.float64)[np.isfinite(some)].sum())
         for rows in blocks(len(gradients), max(1, _CACHED // max(len(total), 1))):
             _add(total, gradients[rows], clip, grid, room)

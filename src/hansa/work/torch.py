@@ -34,7 +34,7 @@ PREDICTED_AT_ONCE = 1024
 PIECE_BYTES = 2**25
 """Memory for gradients of single examples; one of them may take more."""
 
-PIECE_EXAMPLES = 64
+PIECE_EXAMPLES = 32
 """Most examples whose gradients are computed at once: bounds what their forward passes hold."""
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class TorchTask(ABC):
         if not len(batch):
             return iter(())
         if flat.vectorises is None:
-            blank = Examples(_two_blank(batch.inputs), _two_blank(batch.targets))
+            blank = Examples(_filled_up(batch.inputs[:0], 2), _filled_up(batch.targets[:0], 2))
             self._refuse_what_remembers(params, blank)
             flat.vectorises = self._vectorises(params, blank)
         return (self._vectorised if flat.vectorises else self._one_by_one)(params, batch)
@@ -159,7 +159,11 @@ class TorchTask(ABC):
             yield np.array([loss]), gradient[np.newaxis]
 
     def _vectorised(self, params: Vector, batch: Examples) -> Iterator[Piece]:
-        """Many examples in one pass, each through a copy of the module with a batch of one."""
+        """Many examples in one pass, each as a batch of one.
+
+        A pass is filled up with blanks: it always has the same shape, so that not even the last
+        bit of an example's gradient follows from how many others there are.
+        """
         flat, seed = self._flat, _seed_of(params)
         module = flat.module
         named = {name: parameter.detach() for name, parameter in module.named_parameters()}
@@ -173,20 +177,22 @@ class TorchTask(ABC):
         each = torch.func.vmap(
             torch.func.grad_and_value(alone), in_dims=(None, 0, 0), randomness="same"
         )
-        at_once = min(max(1, PIECE_BYTES // (4 * flat.schema.size)), PIECE_EXAMPLES, len(batch))
+        at_once = min(max(1, PIECE_BYTES // (4 * flat.schema.size)), PIECE_EXAMPLES)
         room = torch.empty(at_once, flat.schema.size)
         for start in range(0, len(batch), at_once):
-            part = slice(start, start + at_once)
+            number = min(at_once, len(batch) - start)
+            inputs, targets = (
+                _filled_up(array[start : start + number], at_once)
+                for array in (batch.inputs, batch.targets)
+            )
             flat.load(params).module.train()
-            inputs, targets = _tensor(batch.inputs[part]), _classes(batch.targets[part])
             with _seeded(seed), warnings.catch_warnings():
                 # An operation without a rule of its own is run for each example: slower, not wrong.
                 warnings.filterwarnings("ignore", "There is a performance drop")
-                slopes, losses = each(named, inputs, targets)
-            gradients = room[: len(inputs)]
-            rows = [s.reshape(len(s), s.numel() // len(s)) for s in slopes.values()]
-            torch.cat(rows, dim=1, out=gradients)
-            yield losses.numpy(), gradients.numpy()
+                slopes, losses = each(named, _tensor(inputs), _classes(targets))
+            rows = [s.reshape(at_once, s.numel() // at_once) for s in slopes.values()]
+            torch.cat(rows, dim=1, out=room)
+            yield losses[:number].numpy(), room[:number].numpy()
 
     def _vectorises(self, params: Vector, blank: Examples) -> bool:
         """Whether `vmap` can run the module; tried with blanks, so whatever the data is."""
@@ -330,9 +336,10 @@ def _seed_of(*arrays: NDArray[Any]) -> int:
     return seed
 
 
-def _two_blank(array: NDArray[Any]) -> NDArray[Any]:
-    """Zeros in the shape of two examples."""
-    return np.zeros((2, *array.shape[1:]), array.dtype)
+def _filled_up(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """The examples, and zeros in the shape of as many as are missing."""
+    blanks = np.zeros((size - len(array), *array.shape[1:]), array.dtype)
+    return np.concatenate([array, blanks])
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
