@@ -20,9 +20,10 @@ from hansa.errors import HansaError
 from hansa.privacy.accountants import best_accountant
 from hansa.privacy.audit_report import AuditReport
 from hansa.privacy.audits import opinions
-from hansa.privacy.audits.examples import canary_examples
+from hansa.privacy.audits.example_runs import canary_examples
 from hansa.privacy.audits.one_run import bound
-from hansa.privacy.audits.runs import Scores, canary_clients
+from hansa.privacy.audits.runs import canary_clients
+from hansa.privacy.audits.scores import Scores
 from hansa.recipes import compile_plan
 
 DELTA = 1e-5

@@ -1,34 +1,43 @@
-"""Canary examples: rows that nobody has, put into a client's data by a coin each.
+"""The one-run audit with canary examples: rows that nobody has, each in or out by its own coin.
+
+    rows ──► canaries ──► coins ──► train(canaries, coins) ──► scores ──► bound (`one_run`)
+                                     whatever is audited
 
 | kind       | a canary is                                                                 |
 |------------|-----------------------------------------------------------------------------|
 | mislabelled| a client's own row with the label of another class                          |
 | foreign    | a row whose every value was taken from another, random row; a random label  |
 
-They work with any client work: the score is what the public mean of a round moves along the
-canary's own gradient at the parameters of that round (white box). Gradients of canaries resemble
-each other, so the attacker solves for all of them together: least squares with a ridge.
+Coins are independent, so that each canary is in with probability one half whatever the others do:
+Poisson inclusion, which the bound of Steinke, Nasr and Jagielski (NeurIPS 2023) rests on. What a
+canary that is out leaves behind is the relation's business: nothing at all, or an example that
+contributes nothing. `train` knows it; nothing here does.
 
-The first client of a run holds its canaries that are in and nothing else, the others hold no
-data: the hardest federation that the promise covers.
+Gradients of canaries resemble each other, so the attacker who sees a step solves for all of them
+together: see `pulls`. How a job's own plan is such a `train` is in `example_runs`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from hansa.core.keys import ReplayKey
-from hansa.core.parts import Examples, Model, Site, Split, Task
-from hansa.core.plan import Plan
+from hansa.core.parts import Examples, Model
 from hansa.core.vector import Vector
+from hansa.errors import HansaError
 from hansa.privacy.audits.canaries import fair_coins
 from hansa.privacy.audits.one_run import Coins, Floats
-from hansa.privacy.audits.runs import Scores, watch
-from hansa.simulation import population_of
+from hansa.privacy.audits.scores import Scores, pooled
 
 Kind = Literal["mislabelled", "foreign"]
+
+Train: TypeAlias = Callable[[Examples, Coins], Floats]
+"""Trains once, with fresh randomness, on the canaries whose coin is true, and scores all of them:
+(m,) finite numbers, above 0 where a canary seems to be in. A score may use what is released and
+the canaries, never the coins."""
 
 AT_ONCE = 32
 """Canaries in one run: their gradients must still be told apart."""
@@ -59,77 +68,62 @@ def canary_rows(rows: Examples, count: int, kind: Kind, key: ReplayKey) -> Examp
     return Examples(inputs, classes[place])
 
 
-def canary_examples(
-    plan: Plan,
-    task: Task,
+def canary_scores(
+    train: Train,
+    rows: Examples,
     count: int,
     key: ReplayKey,
     *,
-    noise: bool = True,
     kind: Kind = "foreign",
+    at_once: int = AT_ONCE,
 ) -> Scores:
-    """Scores of canary examples, over as many runs as it takes.
+    """Scores of canary examples, over as many runs of `train` as it takes.
 
     Args:
-      plan: the job's own plan; it runs for as many rounds as it says.
-      task: whose rows the canaries are made of.
+      train: what is audited.
+      rows: what canaries are made of.
       count: number of canaries.
-      key: of the canaries and their coins. Noise and cohorts are fresh in each run.
-      noise: false: without any noise.
+      key: of the canaries and their coins; whatever `train` draws is its own.
       kind: how canaries are made.
+      at_once: canaries in one run.
 
     Raises:
-      RoundVoid: draws below the quorum, again and again.
+      HansaError: `train` gives scores of another number, or some that are not finite.
     """
-    names = population_of(plan.job, task)
-    rows = task.data(Site(names[0], {})).train
     found: list[Scores] = []
     while (done := sum(len(scores.coins) for scores in found)) < count:
         part = key.derive("run", len(found))
-        canaries = canary_rows(rows, min(AT_ONCE, count - done), kind, part)
+        canaries = canary_rows(rows, min(at_once, count - done), kind, part)
         coins = fair_coins(len(canaries), part)
-        found.append(Scores(_run(plan, task, names, canaries, coins, noise=noise), coins))
-    return Scores(
-        np.concatenate([scores.scores for scores in found]),
-        np.concatenate([scores.coins for scores in found]),
+        scores = np.asarray(train(canaries, coins.copy()), np.float64)
+        if scores.shape != coins.shape or not np.isfinite(scores).all():
+            raise HansaError(
+                f"an attack on {len(coins)} canaries gave scores of shape {scores.shape}, or some "
+                "that are not finite",
+                fix="give each canary one finite score; training that diverges has none",
+            )
+        found.append(Scores(scores, coins))
+    return pooled(found)
+
+
+def slopes(model: Model, params: Vector, canaries: Examples) -> Floats:
+    """(m, d) float64 directions of the canaries' gradients, each of norm 1, or zero."""
+    found = np.stack(
+        [
+            model.gradient(params, canaries.take(np.array([i])))[1].astype(np.float64)
+            for i in range(len(canaries))
+        ]
     )
+    norms = np.linalg.norm(found, axis=1, keepdims=True)
+    units: Floats = np.divide(found, norms, out=np.zeros_like(found), where=norms > 0)
+    return units
 
 
-def _run(
-    plan: Plan,
-    model: Model,
-    names: tuple[str, ...],
-    canaries: Examples,
-    coins: Coins,
-    *,
-    noise: bool,
-) -> Floats:
-    none = canaries.take(np.zeros(0, np.int64))
-    inside, nobody = Split(canaries.take(np.flatnonzero(coins)), none), Split(none, none)
+def pulls(directions: Floats, step: Vector) -> Floats:
+    """(m,) how far a (d,) step went against each of (m, d) directions, all of them at once.
 
-    def look(params: Vector, step: Vector) -> Floats:
-        slopes = np.stack([_slope(model, params, canaries, i) for i in range(len(canaries))])
-        gram = slopes @ slopes.T + _RIDGE * np.eye(len(canaries))
-        pulled = -(slopes @ step.astype(np.float64))
-        return np.asarray(np.linalg.solve(gram, pulled), np.float64)
-
-    seen = watch(
-        plan,
-        model,
-        plan.parts.algorithm.work,
-        lambda client: inside if client == names[0] else nobody,
-        names,
-        look,
-        noise=noise,
-    )
-    total = np.asarray(np.sum([found for found, _ in seen], axis=0), np.float64)
-    found: Floats = total - (total.max() + total.min()) / 2
-    return found
-
-
-def _slope(model: Model, params: Vector, canaries: Examples, number: int) -> Floats:
-    """(d,) float64 direction of one canary's gradient, of norm 1."""
-    slope = model.gradient(params, canaries.take(np.array([number])))[1].astype(np.float64)
-    norm = float(np.linalg.norm(slope))
-    found: Floats = slope / norm if norm > 0 else slope
-    return found
+    Least squares with a ridge: with fewer directions than coordinates, a step that is a sum of
+    some of them gives their lengths, whatever the angles between them.
+    """
+    gram = directions @ directions.T + _RIDGE * np.eye(len(directions))
+    return np.asarray(np.linalg.solve(gram, -(directions @ step.astype(np.float64))), np.float64)

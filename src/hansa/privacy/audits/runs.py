@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,6 +38,7 @@ from hansa.privacy.audits.canaries import (
     split_of,
 )
 from hansa.privacy.audits.one_run import Coins, Floats
+from hansa.privacy.audits.scores import Scores, pooled
 from hansa.privacy.audits.silence import Silence, silenced
 from hansa.privacy.ledger import MemoryLedger
 
@@ -48,23 +49,6 @@ _ENOUGH = 24
 
 _LEAST = 1e-9
 """Noise, in canaries, that counts as none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What an attacker makes of some runs.
-
-    Attributes:
-      scores: (m,) above 0 for canaries that seem to be in.
-      coins: (m,) true for those that were.
-    """
-
-    scores: Floats
-    coins: Coins
-
-    def first(self, count: int) -> Scores:
-        """Of the first canaries only."""
-        return Scores(self.scores[:count], self.coins[:count])
 
 
 def canary_clients(
@@ -92,10 +76,7 @@ def canary_clients(
         blocks = Blocks.draw(min(population, count - done), size, part)
         coins = fair_coins(blocks.count, part)
         found.append(Scores(_client_run(plan, model, blocks, coins, noise=noise), coins))
-    return Scores(
-        np.concatenate([scores.scores for scores in found]),
-        np.concatenate([scores.coins for scores in found]),
-    )
+    return pooled(found)
 
 
 def _client_run(plan: Plan, model: Model, blocks: Blocks, coins: Coins, *, noise: bool) -> Floats:
