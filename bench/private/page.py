@@ -1,4 +1,4 @@
-"""The table and the picture of docs/privacy.md, made from what `privacy.py` measured."""
+"""The tables of docs/privacy.md and docs/audits.md, and a picture, from what `privacy.py` found."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ Rows = Sequence[dict[str, Any]]
 
 
 def write(found: dict[str, Any], docs: Path) -> None:
-    """Puts the table between its marks in privacy.md, and the picture beside it."""
-    page = docs / "privacy.md"
-    text = page.read_text("utf-8")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{START}\n{table(found)}\n{END}{after}", "utf-8")
+    """Puts the tables between their marks in privacy.md and audits.md, and the picture beside."""
+    _put(docs / "privacy.md", table(found))
     (docs / PICTURE).write_text(picture(found), "utf-8")
+    if found.get("audit"):
+        _put(docs / "audits.md", audit_table(found["audit"]))
+
+
+def _put(page: Path, made: str) -> None:
+    before, rest = page.read_text("utf-8").split(START)
+    _, after = rest.split(END)
+    page.write_text(f"{before}{START}\n{made}\n{END}{after}", "utf-8")
 
 
 def table(found: dict[str, Any]) -> str:
@@ -40,6 +44,25 @@ def table(found: dict[str, Any]) -> str:
             }
             shown = " | ".join(cells.get(e, "") for e in epsilons)
             lines.append(f"| {kind[0]}, {kind[1]}, {kind[2]} | {party} | {shown} |")
+    return "\n".join(lines)
+
+
+def audit_table(rows: Rows) -> str:
+    """One line for each attacked job: what it claims, and what attacks show."""
+    lines = [
+        "| job, unit, clients | rounds | delta | claimed | shown | by rates of Gaussian noise | "
+        "shown without noise |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        # Without noise, and where cohorts are drawn, the rates of Gaussian noise say nothing.
+        closer = f"{r['epsilon_gaussian_dp']:.2f}" if r["gaussian"] and r["epsilon"] else ""
+        claimed = "nothing" if r["epsilon_claimed"] is None else f"{r['epsilon_claimed']:.2f}"
+        lines.append(
+            f"| {r['data']}, {r['mechanism']}, {r['unit']}, {r['clients']:,} | {r['rounds']} of "
+            f"{r['rounds_of_job']} | {r['delta']:g} | {claimed} | {r['epsilon_lower_bound']:.2f} | "
+            f"{closer} | {r['epsilon_lower_bound_noise_off']:.2f} |"
+        )
     return "\n".join(lines)
 
 

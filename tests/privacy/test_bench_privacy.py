@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from bench import privacy
-from bench.private import accuracy, page, speed
+from bench.private import accuracy, audits, page, speed
+from hansa.core.job import Job, Privacy
+from hansa.privacy.audits import AuditReport, audit
 from hansa.recipes import compile_plan
 from hansa.work.bundle import facts_of
+from tests.support.audit_results import result
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ROWS: list[dict[str, Any]] = [
@@ -113,6 +117,65 @@ def test_writing_the_page_replaces_what_is_between_the_marks(tmp_path):
     text = (tmp_path / "privacy.md").read_text()
     assert text == f"before\n{page.START}\n{page.table(FOUND)}\n{page.END}\nafter\n"
     assert (tmp_path / page.PICTURE).read_text() == page.picture(FOUND)
+
+
+@pytest.fixture(scope="module")
+def subjects() -> list[audits.Subject]:
+    return list(audits.subjects())
+
+
+def test_every_mechanism_that_an_audit_exists_for_is_attacked(subjects):
+    named = set(get_args(get_type_hints(Privacy)["mechanism"]))
+    assert {s.job.privacy.mechanism for s in subjects} == named
+    epsilons = [s.job.privacy.epsilon for s in subjects if s.job.cohort.population == 1000]
+    assert epsilons[:4] == [1.0, 4.0, 8.0, 0.0]
+    for subject in subjects:
+        compile_plan(subject.job)  # each fits
+
+
+def test_a_row_of_an_audit_has_the_bounds_beside_the_claim(subjects):
+    """The attack is the one of `hansa audit privacy`, told the short or the full form."""
+    asked: list[tuple[Job, bool]] = []
+
+    def attack(job: Job, *, quick: bool) -> AuditReport:
+        asked.append((job, quick))
+        return result(compile_plan(job), epsilon_lower_bound=0.25)
+
+    found = list(audits.rows(quick=True, attack=attack))
+    assert asked == [(subject.job, True) for subject in subjects]
+    for row, subject in zip(found, subjects, strict=True):
+        assert row["mechanism"] == subject.job.privacy.mechanism
+        assert row["epsilon"] == (subject.job.privacy.epsilon or None)
+        assert row["epsilon_lower_bound"] == 0.25
+        assert row["epsilon_lower_bound_noise_off"] == 6.125
+        assert (row["epsilon_claimed"] is None) == (row["mechanism"] == "none")
+    json.dumps(found, allow_nan=False)
+    assert inspect.signature(audits.rows).parameters["attack"].default is audit
+    assert len(list(audits.rows(quick=False, attack=attack))) == len(subjects)
+    assert asked[-1][1] is False
+
+
+def test_the_section_attacks_for_real_and_prints_json(capsys, monkeypatch, subjects):
+    chosen = [s for s in subjects if s.job.cohort.population == audits.CLIENTS][:1]
+    monkeypatch.setattr(audits, "subjects", lambda: iter(chosen))
+    privacy.main(["--quick", "--json", "--only", "audit"])
+    (row,) = json.loads(capsys.readouterr().out)["audit"]
+    assert row["epsilon_lower_bound"] <= row["epsilon_claimed"] < row["epsilon_of_job"]
+    assert row["epsilon_lower_bound_noise_off"] > 5
+    assert row["plan_digest"] == compile_plan(chosen[0].job).digest
+    assert row["passed"] is True
+    assert page.audit_table([row]).count("\n") == 2
+
+
+def test_the_audits_in_the_repository_are_the_kept_ones_and_hold():
+    kept = json.loads((Path(page.__file__).with_name("measured.json")).read_text("utf-8"))
+    text = (DOCS / "audits.md").read_text("utf-8")
+    assert f"{page.START}\n{page.audit_table(kept['audit'])}\n{page.END}" in text
+    for row in kept["audit"]:
+        assert row["passed"] is True
+        assert row["epsilon_lower_bound_noise_off"] > 5
+        if row["epsilon_claimed"] is not None:
+            assert row["epsilon_lower_bound"] <= row["epsilon_claimed"]
 
 
 def test_the_page_in_the_repository_is_the_kept_measurement():
