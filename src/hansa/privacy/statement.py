@@ -256,7 +256,9 @@ def _accountant(plan: Plan) -> str:
     """Who counted, by counting again."""
     accountant = best_accountant(plan.event, plan.relation)
     again = accountant.epsilon(plan.event, plan.job.privacy.delta, plan.relation)
-    promised = plan.job.privacy.unit == "example" and again < plan.epsilon <= plan.job.privacy.epsilon
+    promised = (
+        plan.job.privacy.unit == "example" and again < plan.epsilon <= plan.job.privacy.epsilon
+    )
     if not promised and not math.isclose(again, plan.epsilon, rel_tol=1e-6):
         raise HansaError(
             f"{accountant.name} counts {again:.6g} where the plan says {plan.epsilon:.6g}",
