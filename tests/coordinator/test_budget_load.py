@@ -20,7 +20,7 @@ from tests.support.budgets import block
 EVENT, WRITERS, VERIFY_SECONDS = Gaussian(4.0), 64, 60.0
 
 
-def storm(stores: tuple[Store, ...], reservations: int) -> dict[str, float]:
+def storm(stores: tuple[Store, ...], reservations: int) -> dict[str, Any]:
     """Reservations by many writers until the block is full, and a few more by each."""
     budgets = stores[0].budgets
     budgets.create(block(), 1.0)
@@ -30,6 +30,7 @@ def storm(stores: tuple[Store, ...], reservations: int) -> dict[str, float]:
     need = Need(0, 0, 0)
     budgets.write(lambda _, book: book.hold("j1", {"patients": need}, 2.0))
     numbers, refused = itertools.count(), []
+    tenth, tenths = max(1, reservations // 10), list[float]()
     lock = threading.Lock()
 
     def write(writer: int) -> int:
@@ -38,6 +39,8 @@ def storm(stores: tuple[Store, ...], reservations: int) -> dict[str, float]:
         while True:
             with lock:
                 key = Key("j1", "train", next(numbers), 0)
+                if key.round % tenth == 0:
+                    tenths.append(time.monotonic())
             try:
                 mine.reserve(key, EVENT, {"patients": cost}, 3.0)
             except BudgetExceeded:
@@ -60,7 +63,13 @@ def storm(stores: tuple[Store, ...], reservations: int) -> dict[str, float]:
     assert stores[-1].budgets.verify().seq == most + 2
     verified = time.monotonic() - began
     assert verified < VERIFY_SECONDS
-    figures = {"reservations": most, "seconds": wrote, "verify_seconds": verified}
+    rates = [round(tenth / (after - before)) for before, after in itertools.pairwise(tenths)]
+    figures = {
+        "reservations": most,
+        "seconds": wrote,
+        "per_second_by_tenth": rates,
+        "verify_seconds": verified,
+    }
     print(figures)
     return figures
 

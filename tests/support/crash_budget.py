@@ -47,16 +47,15 @@ def run(url: str, folder: Path, jobs: int, point: Point) -> None:
     """Runs jobs to their end, from wherever an earlier process left them."""
     with Store.open(url) as store:
         arm(store, point)
-        for number in range(jobs):
-            one_job(store, folder, f"j{number}", point)
+        found = {row.id: row.status for row in store.jobs()}
+        for name in (f"j{number}" for number in range(jobs)):
+            if name not in found or not found[name].final:
+                one_job(store, folder, name, found.get(name), point)
 
 
-def one_job(store: Store, folder: Path, job: str, point: Point) -> None:
-    known = {row.id: row for row in store.jobs()}.get(job)
-    if known is not None and known.status.final:
-        return
-    if known is None or known.status is not Status.RUNNING:
-        begin(store, job, known is None)
+def one_job(store: Store, folder: Path, job: str, found: Status | None, point: Point) -> None:
+    if found is not Status.RUNNING:
+        begin(store, job, found is None)
     needs = {name: Need(ROUNDS * urdp, urdp, ROUNDS) for name, urdp in COSTS.items()}
     store.budgets.write(lambda _, book: book.hold(job, needs, NOW))
     note(folder, "held", job)
