@@ -1,6 +1,6 @@
 """From the words of a job to the parts that run: everything that is composed, at one glance.
 
-    [algorithm]     Algorithm: client work, server optimizer
+    [algorithm]     Algorithm: client work, DpSgd around it if examples are hidden; server optimizer
     [cohort]        Everyone | Poisson | FixedSize | Cyclic
     [aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one: fixed or adaptive
     [privacy]                  Clip(metrics)    where the metric sums need a bound
@@ -9,7 +9,7 @@
     [secure_aggregation]       Mask             if it is enabled
     [aggregation]   Mean | Median | TrimmedMean | Grouped
     [privacy]       NoNoise | CentralGaussian | CentralDiscrete | CorrelatedGaussian
-                            | DistributedGaussian | LocalGaussian
+                            | DistributedGaussian | LocalGaussian | ExampleGaussian
 
 Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
 """
@@ -18,16 +18,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hansa.aggregators.grouped import Grouped
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import Median, TrimmedMean
 from hansa.core.job import Job
-from hansa.core.parts import Aggregator, ClientSampler, Mechanism, Parts, Stage
+from hansa.core.parts import (
+    Aggregator,
+    Algorithm,
+    ClientSampler,
+    Mechanism,
+    Parts,
+    Relation,
+    Stage,
+)
+from hansa.core.plan import releases
 from hansa.core.spec import Divisor
 from hansa.mechanisms.correlated import CorrelatedGaussian
 from hansa.mechanisms.discrete import CentralDiscrete
 from hansa.mechanisms.distributed import DistributedGaussian
+from hansa.mechanisms.example import ExampleGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.local import LocalGaussian
 from hansa.mechanisms.none import NoNoise
@@ -40,6 +51,8 @@ from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
 from hansa.stages.rotate import Rotate, reach
 from hansa.stages.weight import Weight
+from hansa.work.dpsgd import DpSgd, Promise
+from hansa.work.sgd import LocalSGD
 
 METRICS_PER_EXAMPLE = 16.0
 """Norm of one example's metric sums that fits under `aggregation.max_weight` without scaling.
@@ -56,7 +69,7 @@ def build(job: Job, size: int = 1) -> Parts:
     """
     sampler = sampler_of(job)
     return Parts(
-        algorithm=job.algorithm,
+        algorithm=_algorithm(job),
         sampler=sampler,
         stages=tuple(_stages(job, sampler, size)),
         aggregator=_aggregator(job),
@@ -67,6 +80,8 @@ def build(job: Job, size: int = 1) -> Parts:
 def sampler_of(job: Job) -> ClientSampler:
     """Who takes part; whoever adds its own noise counts on no secret about that."""
     drawn = _drawn(job)
+    if by_example(job):
+        return Known(drawn, Relation.ZERO_OUT)
     return Known(drawn) if local(job) else drawn
 
 
@@ -115,9 +130,17 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
         yield mask
 
 
+def _algorithm(job: Job) -> Algorithm:
+    work = job.algorithm.work
+    if not by_example(job) or not isinstance(work, LocalSGD):
+        return job.algorithm  # other work has no steps to add noise to, which the gate refuses
+    return replace(job.algorithm, work=dpsgd(job, work, job.privacy.noise_multiplier))
+
+
 def _aggregator(job: Job) -> Aggregator:
     if job.aggregation.rule == "mean":
-        return Mean(Divisor.FIXED if private(job) and not local(job) else Divisor.REALISED)
+        gated = private(job) and not (local(job) or by_example(job))
+        return Mean(Divisor.FIXED if gated else Divisor.REALISED)
     rule = Median() if job.aggregation.rule == "median" else TrimmedMean(job.aggregation.trim)
     groups = job.secure_aggregation.groups
     return Grouped(rule, groups) if groups else rule
@@ -131,6 +154,9 @@ def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
         return DistributedGaussian(privacy.colluding, sampler.relation)
     if local(job):
         return LocalGaussian(local_noise(job))
+    work = job.algorithm.work
+    if by_example(job) and isinstance(work, LocalSGD):
+        return ExampleGaussian(dpsgd(job, work, privacy.noise_multiplier))
     if privacy.mechanism == "correlated":
         rounds = job.rounds.count
         return CorrelatedGaussian(
@@ -164,7 +190,7 @@ def private(job: Job) -> bool:
 
 def adaptive(job: Job) -> bool:
     """Whether the norm bound follows the updates; numbers are then in units of the bound."""
-    return private(job) and job.privacy.clip_quantile > 0
+    return private(job) and job.privacy.clip_quantile > 0 and not by_example(job)
 
 
 def distributed(job: Job) -> bool:
@@ -175,6 +201,29 @@ def distributed(job: Job) -> bool:
 def local(job: Job) -> bool:
     """Whether each client's noise is enough for its own update."""
     return job.privacy.mechanism == "local"
+
+
+def by_example(job: Job) -> bool:
+    """Whether clients hide their single examples while they train."""
+    return job.privacy.mechanism == "dpsgd"
+
+
+def dpsgd(job: Job, sgd: LocalSGD, noise_multiplier: float) -> DpSgd:
+    """What clients do who hide their single examples."""
+    privacy = job.privacy
+    promise = Promise(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        updates=_drawn(job).participations(releases(job)),
+    )
+    return DpSgd(
+        sgd=sgd,
+        clip=privacy.clip,
+        noise_multiplier=noise_multiplier,
+        examples=privacy.examples,
+        delta=privacy.delta,
+        promise=promise if privacy.epsilon else None,
+    )
 
 
 def local_noise(job: Job) -> LocalNoise:
@@ -199,7 +248,8 @@ def mask_stage(job: Job) -> Mask | None:
 
 def clip_of(job: Job) -> float:
     """Norm bound of one client's delta; 0 = none."""
-    return job.privacy.clip if private(job) else job.aggregation.clip
+    hidden = private(job) and not by_example(job)  # whose norm bound is that of one gradient
+    return job.privacy.clip if hidden else job.aggregation.clip
 
 
 def _metrics_clip(job: Job) -> float:

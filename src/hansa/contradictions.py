@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from hansa.assembly import clip_of, distributed, local, mask_stage, private, sampler_of, weight_of
+from hansa.assembly import (
+    by_example,
+    clip_of,
+    distributed,
+    local,
+    mask_stage,
+    private,
+    sampler_of,
+    weight_of,
+)
 from hansa.core.job import Job
 from hansa.core.plan import quorum_of
 from hansa.errors import PlanError, Refused
 from hansa.figures import round_up
+from hansa.work.sgd import LocalSGD
 
 
 def contradictions(job: Job) -> list[PlanError]:
@@ -29,18 +39,20 @@ def _privacy_errors(job: Job) -> Iterable[PlanError]:
             )
         return
     if not privacy.clip > 0:
-        yield PlanError("privacy.clip", "is missing", "set the norm bound of one client's delta")
-    if job.aggregation.clip:
+        whose = "example's gradient" if by_example(job) else "client's delta"
+        yield PlanError("privacy.clip", "is missing", f"set the norm bound of one {whose}")
+    if job.aggregation.clip and not by_example(job):
         yield PlanError(
             "aggregation.clip",
             "is a second norm bound beside privacy.clip",
             "leave aggregation.clip out",
         )
-    if not 0 < privacy.delta < 1 / max(job.cohort.population, 1):
+    units = privacy.examples if by_example(job) else job.cohort.population
+    if not 0 < privacy.delta < 1 / max(units, 1):
         yield PlanError(
             "privacy.delta",
-            f"of {privacy.delta:g} is no promise to one of {job.cohort.population} clients",
-            f"set it to at most {max(job.cohort.population, 2) ** -1.1:.1g}",
+            f"of {privacy.delta:g} is no promise to one of {units} {privacy.unit}s",
+            f"set it to at most {max(units, 2) ** -1.1:.1g}",
         )
     if not (privacy.epsilon or privacy.noise_multiplier):
         yield PlanError(
@@ -48,6 +60,7 @@ def _privacy_errors(job: Job) -> Iterable[PlanError]:
             "names neither epsilon nor noise_multiplier",
             "set privacy.epsilon, and the noise is found from it",
         )
+    yield from _unit_errors(job)
     yield from _adaptive_errors(job)
     if privacy.mechanism == "correlated" and job.cohort.sampler != "cyclic":
         yield PlanError(
@@ -68,6 +81,9 @@ def _privacy_errors(job: Job) -> Iterable[PlanError]:
     if local(job):
         yield from _local_errors(job)
         return
+    if by_example(job):
+        yield from _example_errors(job)
+        return
     if bool(privacy.metrics_clip) != bool(privacy.metrics_noise_multiplier):
         yield PlanError(
             "privacy.metrics_clip",
@@ -86,6 +102,7 @@ _PRIVACY_NUMBERS = (
     "metrics_noise_multiplier",
     "clip_quantile",
     "clip_noise",
+    "examples",
 )
 """What `[privacy]` says in numbers; 0 stands for not given."""
 
@@ -155,6 +172,60 @@ def _local_errors(job: Job) -> Iterable[PlanError]:
         )
 
 
+def _unit_errors(job: Job) -> Iterable[PlanError]:
+    """Which mechanism hides what."""
+    privacy = job.privacy
+    if (privacy.unit == "example") != by_example(job):
+        yield PlanError(
+            "privacy.unit",
+            f'"{privacy.unit}" is not what mechanism = "{privacy.mechanism}" hides',
+            'set unit = "example" with mechanism = "dpsgd", or unit = "client" with another',
+        )
+    if privacy.examples and not by_example(job):
+        yield PlanError(
+            "privacy.examples",
+            f'means nothing to mechanism = "{privacy.mechanism}"',
+            'set privacy.mechanism = "dpsgd", or leave examples out',
+        )
+
+
+def _example_errors(job: Job) -> Iterable[PlanError]:
+    """What DP-SGD inside the clients cannot do without, or be combined with."""
+    privacy, work = job.privacy, job.algorithm.work
+    if privacy.metrics_clip or privacy.metrics_noise_multiplier:
+        yield PlanError(
+            "privacy.metrics_clip",
+            "has no noise of the clients' own: metric sums would tell of single examples",
+            "leave metrics_clip and metrics_noise_multiplier out",
+        )
+    if privacy.examples < 1:
+        yield PlanError(
+            "privacy.examples",
+            "is missing: how often an example is drawn depends on how many there are",
+            "set the fewest training examples of a client, whoever it is",
+        )
+    if not isinstance(work, LocalSGD):
+        yield PlanError(
+            "algorithm.name",
+            f'"{job.algorithm.name}" takes no steps on batches, which is where DP-SGD adds noise',
+            'use "fedavg" or another algorithm with batch_size and local_steps',
+        )
+        return
+    if work.batch_size > privacy.examples >= 1:
+        yield PlanError(
+            "algorithm.batch_size",
+            f"of {work.batch_size} is more than the {privacy.examples} examples that a client may "
+            "have",
+            f"set it to at most {privacy.examples}, or privacy.examples to more",
+        )
+    if work.local_epochs and not privacy.epsilon:
+        yield PlanError(
+            "privacy.noise_multiplier",
+            "alone promises nothing where clients with more examples take more steps",
+            "set privacy.epsilon, so that each client finds its noise, or algorithm.local_steps",
+        )
+
+
 def _colluding_errors(job: Job) -> Iterable[PlanError]:
     """Whoever breaks the masks sees updates with one share of noise: the masks must hold, too."""
     sampler, colluding = sampler_of(job), job.privacy.colluding
@@ -217,7 +288,8 @@ def _turns_errors(job: Job) -> Iterable[PlanError]:
 
 def _words_without_effect(job: Job) -> Iterable[PlanError]:
     """Words that another word must stand beside."""
-    if job.quantization.rotate and not (clip_of(job) and (job.quantization.step or private(job))):
+    ring = job.quantization.step or (private(job) and not by_example(job))
+    if job.quantization.rotate and not (clip_of(job) and ring):
         yield PlanError(
             "quantization.rotate",
             "spreads deltas for a ring that holds them, and there is no ring or no norm bound",

@@ -10,7 +10,16 @@ import math
 from dataclasses import replace
 
 from hansa import tiers
-from hansa.assembly import adaptive, build, distributed, private, sampler_of, weight_of
+from hansa.assembly import (
+    adaptive,
+    build,
+    by_example,
+    distributed,
+    dpsgd,
+    private,
+    sampler_of,
+    weight_of,
+)
 from hansa.contradictions import contradictions
 from hansa.core import events
 from hansa.core.events import Event, Gaussian
@@ -24,6 +33,7 @@ from hansa.privacy.accountants import DpAccounting, best_accountant
 from hansa.privacy.adaptive import default_count_noise
 from hansa.privacy.calibrate import calibrate
 from hansa.shares import ACCOUNTANT, Shares
+from hansa.work.sgd import LocalSGD
 
 
 def compile_plan(job: Job, facts: TaskFacts | None = None) -> Plan:
@@ -142,6 +152,9 @@ def _noise(job: Job) -> float:
 
 def _event(job: Job, sampler: ClientSampler, noise: float) -> Event:
     """What the whole job reveals at a noise multiplier; the plan proves that it does."""
+    work = job.algorithm.work
+    if by_example(job) and isinstance(work, LocalSGD):
+        return whole_job(job, sampler, dpsgd(job, work, noise).reveals)
     one = one_release if job.privacy.mechanism == "discrete" else Gaussian
     released = [one(noise)]
     if job.privacy.metrics_clip:

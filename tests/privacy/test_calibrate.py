@@ -51,6 +51,19 @@ def test_what_is_found_on_a_coarse_grid_is_certified_on_the_fine_one(rate, round
     assert noise == float(f"{noise:.4g}")
 
 
+@pytest.mark.parametrize(
+    ("rate", "rounds", "target"), [(0.1, 100, 1.0), (0.4, 6, 8.0), (0.01, 3000, 1.0)]
+)
+def test_a_quick_search_meets_the_target_with_little_more_noise(rate, rounds, target):
+    def event(noise: float) -> Event:
+        return repeat(PoissonSampled(rate, Gaussian(noise)), rounds)
+
+    noise = calibrate(event, target, 1e-5, quick=True)
+    assert epsilon(event(noise), 1e-5) <= target
+    assert noise <= 1.02 * calibrate(event, target, 1e-5)
+    assert noise == float(f"{noise:.3g}")
+
+
 @pytest.mark.parametrize("start", [0.02, 0.9, 1.0, 1.1, 50.0])
 @pytest.mark.parametrize("bent", [0.5, 0.999, 1.0, 1.001, 2.0])
 def test_the_answer_does_not_depend_on_where_the_search_starts_or_how_rough_its_guide_is(

@@ -13,6 +13,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import hansa.mechanisms
+from hansa.algorithms import fedavg
 from hansa.core import events
 from hansa.core.events import Gaussian, repeat
 from hansa.core.job import Cohort, Job, Privacy, Quantization, Rounds, SecureAggregation
@@ -85,6 +86,17 @@ JOBS = {
     "correlated": job(
         privacy=Privacy(mechanism="correlated", clip=1.0, noise_multiplier=8.0, delta=1e-5),
         cohort=Cohort(population=100, sampler="cyclic", separation=5),
+    ),
+    "dpsgd": job(
+        privacy=Privacy(
+            unit="example",
+            mechanism="dpsgd",
+            clip=1.0,
+            noise_multiplier=1.0,
+            delta=1e-4,
+            examples=100,
+        ),
+        algorithm=fedavg(client_lr=0.1, local_steps=2, batch_size=32),
     ),
     "local": job(
         privacy=Privacy(mechanism="local", clip=1.0, noise_multiplier=8.0, delta=1e-5),

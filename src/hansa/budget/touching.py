@@ -46,6 +46,13 @@ def _check(block: Block, plan: Plan) -> None:
             "no budget covers it",
         )
     unit = plan.job.privacy.unit
+    if unit == "example":
+        raise Refused(
+            f"the privacy budget '{block.name}' covers this job, whose noise and rates only its "
+            "sites know: what it costs one example cannot be counted here",
+            fix="let the sites keep a [budget] of their own, and run the job where no budget of "
+            "the coordinator covers it",
+        )
     if unit != block.unit:
         raise Refused(
             f"the privacy budget '{block.name}' counts by {block.unit}, the job by {unit}",

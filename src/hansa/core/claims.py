@@ -53,6 +53,11 @@ class Hides(Protocol):
 
 def _readers(parts: Parts, facts: Facts) -> tuple[str, ...]:
     if facts["delta"].reader is not Reader.SUM:
+        if facts["delta"].reveals is not None:
+            return (
+                "The coordinator can read each client's update: what it may reveal of one training "
+                "example is bounded below, what many examples of a client have in common is not.",
+            )
         if facts["delta"].noise > 0:
             return (
                 "The coordinator can read each client's update, which carries noise of the "
@@ -68,12 +73,13 @@ def _readers(parts: Parts, facts: Facts) -> tuple[str, ...]:
     words = words or (
         "The coordinator can read only the sum over the cohort, never one client's update.",
     )
-    return (*words, *_few(facts["delta"].noise, quorum))
+    hidden = facts["delta"].noise > 0 or facts["delta"].reveals is not None
+    return words if hidden else (*words, *_few(quorum))
 
 
-def _few(noise: float, quorum: int) -> tuple[str, ...]:
+def _few(quorum: int) -> tuple[str, ...]:
     """What masks alone do not hide; noise of the clients' own does."""
-    if noise > 0 or quorum >= MANY:
+    if quorum >= MANY:
         return ()
     return (
         f"A sum may be of {quorum} updates, and a sum of fewer than {MANY} can still show examples "
@@ -89,6 +95,8 @@ def _privacy(
     privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
     if privacy.mechanism == "local":
         return _local(job, parts, facts, epsilon, accountant)
+    if delta.reveals is not None:
+        return _example(job, parts, epsilon, accountant)
     if delta.noise > 0:
         return _distributed(job, parts, facts, epsilon, accountant)
     neighbours = 2.0 if sampler.relation is Relation.REPLACE_ONE else 1.0
@@ -163,6 +171,29 @@ def _local(
         f"{mean:.3g} for {sampler.expected:g} clients.",
         *(drowned if norm > DROWNED else ()),
         "Not hidden: who took part.",
+    )
+
+
+def _example(job: Job, parts: Parts, epsilon: float, accountant: str) -> tuple[str, ...]:
+    """What holds where each client hides its single examples while it trains."""
+    privacy, sampler = job.privacy, parts.sampler
+    turns = sampler.participations(job.rounds.count)
+    found = (
+        "Each client finds its rate and its noise from the number of its examples, so that this "
+        "holds for all of them.",
+    )
+    return (
+        "Differential privacy of all that one client sends, towards the coordinator and everybody "
+        f"else: epsilon {epsilon:.4g} at delta {privacy.delta:g} at most for its {turns:,} updates "
+        "of this job together; unit: one training example of one client; relation: "
+        f"{sampler.relation.value}; sampling: {sampling_words(sampler)}; batches: drawn example by "
+        f"example, and secret; accountant: {accountant}; trust model: {parts.mechanism}.",
+        *(found if privacy.epsilon else ()),
+        "The coordinator cannot see what noise a client added, nor what other jobs cost the same "
+        "examples: each client counts that itself.",
+        f"A client with fewer than {privacy.examples:,} training examples takes no part.",
+        "Not hidden: who took part, how many training examples a client has, and what many of them "
+        "have in common. A person with several examples is hidden less well.",
     )
 
 

@@ -82,7 +82,7 @@ def contribute(
       noise: where noise of the client's own comes from; in a simulation it derives from the key.
     """
     key = task.key.derive("round", task.round, task.purpose.value, "client", client)
-    ctx = Context(client, task.round, key, model, noise, task.clip)
+    ctx = Context(client, task.round, key, model, noise, task.clip, len(split.train))
     layout = task.layout
     update = Update(np.zeros(layout.size, np.float32), layout)
     sums = update.segment("metrics")

@@ -84,16 +84,21 @@ class Privacy(_Words):
     """`[privacy]`: differential privacy of what is released.
 
     Attributes:
-      unit: whose presence is hidden: one client of the federation.
+      unit: whose data are hidden: client: all data of one client of the federation; example: one
+        training example of one client.
       mechanism: none; gaussian: noise added by the coordinator to the sum; discrete: the same in
         whole steps, sampled exactly; correlated: noise of the coordinator's that later rounds
         take back in part (DP-FTRL); distributed: noise added by each client before its update is
-        masked; local: noise added by each client, enough to hide its data in its own update.
-      clip: norm bound C of one client's delta, in model units.
+        masked; local: noise added by each client, enough to hide its data in its own update;
+        dpsgd: noise added by each client at every step, which hides its single examples.
+      clip: norm bound C of one client's delta, in model units; of one example's gradient, for
+        dpsgd.
       epsilon: target; the noise is found from it.
       delta: probability with which epsilon may not hold.
       noise_multiplier: noise of one round relative to the sensitivity, or of one client relative
-        to its norm bound where it is distributed; found from `epsilon` if 0.
+        to its norm bound where it is distributed, or of one step where it is dpsgd; found from
+        `epsilon` if 0.
+      examples: fewest training examples of a client, for dpsgd: whoever has fewer takes no part.
       colluding: clients of a round whose noise is not counted on, for distributed: they may share
         what they know with the coordinator.
       metrics_clip: norm bound of one client's metric sums; 0 = no metrics leave the sites.
@@ -109,14 +114,15 @@ class Privacy(_Words):
         budgets for any purpose.
     """
 
-    unit: Literal["client"] = "client"
-    mechanism: Literal["none", "gaussian", "discrete", "correlated", "distributed", "local"] = (
-        "none"
-    )
+    unit: Literal["client", "example"] = "client"
+    mechanism: Literal[
+        "none", "gaussian", "discrete", "correlated", "distributed", "local", "dpsgd"
+    ] = "none"
     clip: float = 0.0
     epsilon: float = 0.0
     delta: float = 0.0
     noise_multiplier: float = 0.0
+    examples: int = 0
     colluding: int = 1
     metrics_clip: float = 0.0
     metrics_noise_multiplier: float = 0.0

@@ -101,6 +101,7 @@ class Context:
       noise: where the client's own noise comes from; None in a simulation, where it derives from
         the key. A real site hands in `NoiseSource()`.
       clip: norm bound of this round, where it adapts; None where it is fixed.
+      examples: how many examples the client trains on.
     """
 
     client: str
@@ -109,6 +110,7 @@ class Context:
     model: Model
     noise: Noise | None = None
     clip: float | None = None
+    examples: int = 0
 
 
 class ClientWork(Protocol[State]):
@@ -125,6 +127,15 @@ class ClientWork(Protocol[State]):
 
     def finish(self, shared: Vector, state: State) -> tuple[Vector, float]:
         """The (d,) delta to be averaged and the mean training loss; `state` is consumed."""
+
+
+@runtime_checkable
+class Protects(Protocol):
+    """Client work whose delta hides single training examples by itself, from everybody."""
+
+    @property
+    def reveals(self) -> Event:
+        """What the delta of one round tells at most of one example of the client."""
 
 
 # ------------------------------------------------------------------ what happens to updates

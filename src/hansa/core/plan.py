@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hansa.core import canonical, checks, events
 from hansa.core.claims import claims_of
@@ -25,10 +26,12 @@ from hansa.core.parts import (
     Adapts,
     Aggregator,
     ClientSampler,
+    ClientWork,
     Correlated,
     Facts,
     Mechanism,
     Parts,
+    Protects,
     Relation,
     Stage,
 )
@@ -36,7 +39,7 @@ from hansa.core.spec import Domain, UpdateSpec
 from hansa.core.vector import Layout
 from hansa.errors import PlanError, PlanRefused
 
-FORMAT = 3
+FORMAT = 4
 """Version of what a digest covers. Sites of different formats cannot agree and say so."""
 
 
@@ -78,7 +81,8 @@ class Plan:
       round_event: what one training round reveals.
       event: what the whole job reveals.
       relation: the two datasets that the event compares.
-      epsilon: of the whole job at `job.privacy.delta`; inf without differential privacy.
+      epsilon: of the whole job at `job.privacy.delta`; inf without differential privacy. Where each
+        client has a noise of its own, no client's is larger.
       claims: what holds, in plain words.
       cost: what a round costs.
       digest: SHA-256 over all that sites approve.
@@ -171,7 +175,13 @@ def check(
     groups = job.secure_aggregation.groups or 1
     together, fewest = max(-(-sampler.cap // groups), 1), quorum // groups
     facts: dict[str, UpdateSpec] = {
-        s.name: UpdateSpec(segment=s.name, size=s.size, cohort=together, quorum=fewest)
+        s.name: UpdateSpec(
+            segment=s.name,
+            size=s.size,
+            cohort=together,
+            quorum=fewest,
+            reveals=_revealed(parts.algorithm.work, s.name),
+        )
         for s in layout.segments
     }
     trail = [Step(repr(parts.algorithm.work), dict(facts))]
@@ -233,6 +243,11 @@ def _noisy(mechanism: Mechanism) -> bool:
         return events.is_private(mechanism.infer(probe))
     except PlanError:
         return True
+
+
+def _revealed(work: ClientWork[Any], segment: str) -> Event | None:
+    """What a client's work says that its delta tells of one example."""
+    return work.reveals if segment == "delta" and isinstance(work, Protects) else None
 
 
 def _infer(errors: list[PlanError], part: Stage | Aggregator, spec: UpdateSpec) -> UpdateSpec:
@@ -312,7 +327,8 @@ def _epsilon(
                 "leave privacy.noise_multiplier out, so that it is found from epsilon",
             )
         )
-    return epsilon
+    # Clients with more examples have noise of their own, made for the promise: it is what holds.
+    return max(epsilon, job.privacy.epsilon) if job.privacy.unit == "example" else epsilon
 
 
 def _cost(

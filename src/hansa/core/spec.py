@@ -7,6 +7,8 @@ from enum import Enum
 from math import inf, sqrt
 from typing import Final
 
+from hansa.core.events import Event
+
 TAIL: Final = 16.0
 """Standard deviations of noise that no honest sum exceeds."""
 
@@ -64,6 +66,8 @@ class UpdateSpec:
       reader: who can read one client's update.
       quorum: fewest survivors whose sum is revealed.
       noise: standard deviation that each client has already added, in model units.
+      reveals: what it tells at most of one training example of the client, whoever reads it and
+        whatever is done with it; None = anything.
     """
 
     size: int
@@ -80,6 +84,7 @@ class UpdateSpec:
     reader: Reader = Reader.EACH
     quorum: int = 1
     noise: float = 0.0
+    reveals: Event | None = None
 
     def possible(self, least: float, most: float, members: int) -> bool:
         """Whether honest clients can add up to a sum.

@@ -102,6 +102,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("privacy", "delta"): Limit(at_least=0, below=1),
     ("privacy", "noise_multiplier"): _NOT_NEGATIVE,
     ("privacy", "colluding"): _NOT_NEGATIVE,
+    ("privacy", "examples"): _NOT_NEGATIVE,
     ("privacy", "metrics_clip"): _NOT_NEGATIVE,
     ("privacy", "metrics_noise_multiplier"): _NOT_NEGATIVE,
     ("privacy", "clip_quantile"): Limit(at_least=0, below=1),

@@ -37,6 +37,8 @@ def calibrate(
     delta: float,
     accountant: Method = "pld",
     relation: Relation = Relation.ADD_OR_REMOVE_ONE,
+    *,
+    quick: bool = False,
 ) -> float:
     """The smallest noise multiplier of four significant digits that meets (epsilon, delta).
 
@@ -49,6 +51,8 @@ def calibrate(
       delta: probability with which epsilon may not hold.
       accountant: pld or rdp.
       relation: the two datasets that are compared.
+      quick: be content with three digits and a coarser bound, which takes a few tenths of a second
+        by PLD: the target is met all the same, with up to 2 % more noise.
 
     Raises:
       HansaError: no noise can meet the target, or the event is not supported.
@@ -71,6 +75,8 @@ def calibrate(
     if rdp.unsupported(event_of(near), relation) is None:  # cheap from afar, and not far above
         near = _smallest(rough(rdp, _COARSEST), epsilon, near, 1.5, digits=2)
     near = _smallest(rough(counter, _COARSEST), epsilon, near, 1.1, digits=3)
+    if quick:
+        return _smallest(rough(counter, _COARSE), epsilon, near, 1.01, digits=3)
     return _certified(exact, rough(counter, _COARSE), epsilon, near)
 
 

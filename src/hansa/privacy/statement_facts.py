@@ -50,11 +50,10 @@ class UnknownGeneration:
 
 def unit_of(plan: Plan) -> str:
     """Whose data are hidden."""
-    unit: str = plan.job.privacy.unit
     return {
         "client": "one client: all the data of one site or device",
         "example": "one example of one client's training data",
-    }.get(unit, f"one {unit}")
+    }[plan.job.privacy.unit]
 
 
 def trust_of(plan: Plan) -> Trust:
@@ -94,9 +93,6 @@ def _model(plan: Plan) -> TrustModel | None:
     mechanism, delta = plan.parts.mechanism, plan.facts["delta"]
     if isinstance(mechanism, Trusts):
         return mechanism.trust_model
-    unit: str = plan.job.privacy.unit
-    if unit != "client":
-        return None
     if delta.noise == 0:
         return "central"  # nothing was added before the gate, so the gate adds it
     return "local" if delta.reader is Reader.EACH else None
@@ -195,16 +191,15 @@ def hazards_of(plan: Plan, exact: bool | None) -> tuple[str, ...]:
 
 
 def _group(plan: Plan) -> tuple[str, ...]:
-    unit: str = plan.job.privacy.unit
-    if unit == "client":
+    if plan.job.privacy.unit == "client":
         return (
             "A person whose data are at k clients is hidden less well: by group privacy at most k "
             "times epsilon, at a larger delta. A person at one client is hidden at least as well "
             "as the client.",
         )
     return (
-        f"A person with k units ({unit}s) is hidden less well: by group privacy at most k times "
-        "epsilon, at a larger delta. A whole site is not hidden.",
+        "A person with k examples is hidden less well: by group privacy at most k times epsilon, "
+        "at a larger delta. A whole site is not hidden.",
     )
 
 
@@ -217,11 +212,10 @@ def _strength(plan: Plan) -> tuple[str, ...]:
             f"Epsilon is above {WEAK:g}: the bound is weak by itself, since probabilities may "
             f"change by a factor of {_factor(plan.epsilon)}."
         )
-    unit: str = plan.job.privacy.unit
-    if unit != "client":
+    if plan.job.privacy.unit == "example":
         found.append(
-            f"Whether delta is small enough depends on the number of {unit}s, which the plan does "
-            "not know: it should be well below one by that number."
+            "Delta should be well below one by the number of a client's examples, which the plan "
+            "does not know: a client refuses only where it is not below that."
         )
     elif population > 1 and delta > population**-1.1:
         found.append(
@@ -243,6 +237,11 @@ def _sampled(plan: Plan) -> tuple[str, ...]:
     )
     if not _holds(plan.event, *sampled):
         return ()
+    if trust_of(plan).model == "example":
+        return (
+            "The sampling is counted on: the guarantee holds against those who cannot tell which "
+            "examples were in a batch. Nobody but the client can.",
+        )
     knows = (
         " The coordinator knows it, so against the coordinator the guarantee without sampling "
         "holds, which is weaker."
@@ -256,7 +255,10 @@ def _sampled(plan: Plan) -> tuple[str, ...]:
 
 
 def _void(plan: Plan) -> tuple[str, ...]:
-    if trust_of(plan).model in ("distributed", "local"):
+    model = trust_of(plan).model
+    if model == "example":
+        return ("Who took part, and how many training examples a client has, can be known.",)
+    if model in ("distributed", "local"):
         return ("The coordinator knows who took part: their data are hidden, not their presence.",)
     return (
         f"Whether a round had the {plan.quorum} updates that make it count can be seen, without "

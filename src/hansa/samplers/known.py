@@ -15,21 +15,18 @@ class Known:
     """Draws like another sampler, and counts on nothing but how often a client can be drawn.
 
     Noise that is local protects a client against the coordinator, which draws the cohorts: nothing
-    is amplified towards it. The guarantee compares any two datasets of a client that takes part.
+    is amplified towards it. The guarantee compares datasets of a client that takes part.
 
     Attributes:
       inner: how cohorts are drawn.
+      relation: the datasets that are compared; whether the client takes part is no secret.
     """
 
     inner: ClientSampler
+    relation: Relation = Relation.REPLACE_ONE
 
     def __str__(self) -> str:
         return f"{self.inner}; not counted on, as the coordinator knows who takes part"
-
-    @property
-    def relation(self) -> Relation:
-        """A unit's data replaced by any others: whether it takes part is no secret."""
-        return Relation.REPLACE_ONE
 
     @property
     def population(self) -> int:

@@ -107,8 +107,14 @@ class LocalSGD:
         return SGDState(shared, np.array(shared, np.float32), velocity)
 
     def step(self, state: SGDState, batch: Examples, ctx: Context) -> SGDState:
-        """One step; works through the vectors in pieces that stay in the cache."""
+        """One step along the gradient of the batch's mean loss."""
         loss, gradient = ctx.model.gradient(state.params, batch)
+        state.loss += loss * len(batch)
+        state.examples += len(batch)
+        return self.descend(state, gradient)
+
+    def descend(self, state: SGDState, gradient: Vector) -> SGDState:
+        """One step along a (d,) gradient; works in pieces that stay in the cache."""
         for piece in blocks(len(gradient)):
             params, g = state.params[piece], gradient[piece]
             if self.weight_decay:
@@ -121,8 +127,6 @@ class LocalSGD:
                 velocity += g
                 g = velocity
             params -= self.client_lr * g
-        state.loss += loss * len(batch)
-        state.examples += len(batch)
         return state
 
     def finish(self, shared: Vector, state: SGDState) -> tuple[Vector, float]:
