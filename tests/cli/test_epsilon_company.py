@@ -21,6 +21,7 @@ SETTINGS = {"privacy.epsilon", "job.privacy.epsilon", "self.job.privacy.epsilon"
 
 EXCUSED = {
     "cli/budget.py": "rows of a table of limits, with a line about their delta below it",
+    "cli/site.py": "rows of a table of limits, with a line about their unit and delta below it",
     "budget/block.py": "quotes the limits of a budget",
     "budget/book.py": "quotes the limits of a budget",
     "budget/cost.py": "quotes the limits of a budget",

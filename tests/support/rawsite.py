@@ -26,6 +26,7 @@ from hansa.site.config import SiteConfig
 from hansa.site.connection import dialled
 from hansa.site.desk import Accepted, Asked, Offer, accept, work
 from hansa.site.rounds import clip_of
+from hansa.site.spending import Spending
 from hansa.wire.limits import CHANNEL_OPTIONS, CHUNK, PROTOCOL
 from hansa.wire.methods import ATTEND, DELIVER, FETCH, RENEW, call
 from hansa.wire.status import of_status
@@ -152,8 +153,9 @@ class RawSite:
         offer = await self.hear("offer")
         bundle = await self.fetch(offer.bundle_sha256)
         judged = Offer(offer.job, offer.words, offer.facts, offer.plan_digest, bundle)
+        spending = Spending(self.config.folder, self.config.budget)
         accepted = await asyncio.to_thread(
-            accept, judged, self.name, self.credentials.federation, self.config
+            accept, judged, self.name, self.credentials.federation, self.config, spending
         )
         self.jobs[offer.job] = accepted
         await self.say(

@@ -12,13 +12,17 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from hansa.cli.arguments import JSON
 from hansa.cli.coordinator import log_to_stderr
 from hansa.cli.group import OPTIONS
-from hansa.cli.output import emit, say
+from hansa.cli.output import emit, heading, say, table
+
+if TYPE_CHECKING:
+    from hansa.budget.block import Block
 
 app = typer.Typer(help="Join a federation and run a site.", **OPTIONS)
 
@@ -77,7 +81,11 @@ def policy(folder: Path = FOLDER, json: bool = JSON) -> None:
     from hansa.site import config
 
     found = config.load(folder)
-    words = {"policy": asdict(found.policy), "limits": asdict(found.limits)}
+    words = {
+        "policy": asdict(found.policy),
+        "budget": asdict(found.budget),
+        "limits": asdict(found.limits),
+    }
     if json:
         emit(words)
         return
@@ -86,6 +94,50 @@ def policy(folder: Path = FOLDER, json: bool = JSON) -> None:
             print(f"{f'{section}.{key}':<22}{encoder.dumps(value)}")
     if not found.policy.tasks and not found.policy.signers:
         say("No task may run yet: name its digest in policy.tasks, or who signs in policy.signers.")
+
+
+@app.command()
+def budget(folder: Path = FOLDER, json: bool = JSON) -> None:
+    """Show what all jobs together have cost one example of this site, and what is left."""
+    from hansa.site import config
+    from hansa.site.spending import standings
+
+    declared, found = config.load(folder).budget, standings(folder)
+    if json:
+        emit({"budgets": [standing.words for standing in found]})
+        return
+    if not found:
+        say(
+            f"Nothing was charged yet of epsilon {declared.epsilon:g} at delta {declared.delta:g}, "
+            "unit: one training example."
+            if declared.epsilon
+            else "This site has no [budget] in site.toml: each job is held to its own plan alone."
+        )
+        return
+    table(
+        ("Budget", "Limit", "Spent", "Free", "Updates", "Jobs"),
+        [
+            (
+                s.block.name,
+                *_limits(s.block, s.epsilon),
+                f"{s.account.free / s.account.capacity:.1%}",
+                f"{sum(s.jobs.values()):,}",
+                f"{len(s.jobs):,}",
+            )
+            for s in found
+        ],
+    )
+    heading("How to read it")
+    say(
+        "Limit and spent are epsilon at the budget's delta, for one training example of this site "
+        "and all updates that left. Free is a share of its Renyi divergence, which adds up; "
+        "epsilons do not. An update is charged when it leaves, and no charge comes back."
+    )
+
+
+def _limits(block: Block, spent: float) -> tuple[str, str]:
+    """Two cells of the table; delta stands in the first one."""
+    return f"{block.epsilon:g} at {block.delta:g}", f"{spent:.4g}"
 
 
 @app.command()

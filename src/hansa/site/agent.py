@@ -38,6 +38,7 @@ from hansa.site.heads import Heads
 from hansa.site.inbox import fetch
 from hansa.site.logbook import Logbook
 from hansa.site.rounds import Rounds, explained, log_failure, reason_of
+from hansa.site.spending import Spending
 from hansa.wire.limits import CALL_SECONDS, MAX_BUNDLE, PROTOCOL
 from hansa.wire.methods import ATTEND, RENEW, call
 from hansa.wire.status import of_status
@@ -72,6 +73,7 @@ class Agent:
         self._line: asyncio.Future[Line] | None = None
         self._outgoing: asyncio.Queue[pb.FromSite] = asyncio.Queue()
         self._heads = Heads(folder, self._credentials.federation)
+        self._spending = Spending(folder, self._config.budget)
         self._rounds = Rounds(
             self._config,
             self._credentials.federation,
@@ -83,6 +85,7 @@ class Agent:
             say=self._say,
             credentials=lambda: self._credentials,
             heads=self._heads,
+            spending=self._spending,
         )
 
     @property
@@ -301,7 +304,9 @@ class Agent:
             signature=offer.bundle_signature,
         )
         self._jobs[offer.job] = await self._in_worker(
-            lambda: accept(prepared, self.site, self._credentials.federation, self._config)
+            lambda: accept(
+                prepared, self.site, self._credentials.federation, self._config, self._spending
+            )
         )
 
     async def _accepted(self, order: pb.Work) -> Accepted:

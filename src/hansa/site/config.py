@@ -10,7 +10,15 @@
     tiers = ["medium", "high"]       which risk tiers of jobs
     min_cohort = 3                   fewest clients whose updates are added up
     max_epsilon = 10.0               weakest guarantee; 0 = a job without privacy may run too
+    units = ["client", "example"]    whose data a guarantee must hide: all of a client's, or one
+                                     example's
     hours = "20:00-06:00"            local time in which training may start
+
+    [budget]                         what all jobs that count by example may cost one of them
+    name = "patients"                of the budget; other data, another name
+    epsilon = 8.0                    0 = no limit but each job's own
+    delta = 1e-6                     well below one by the number of examples
+    order = 0                        Renyi order; 0 = the best for the first job
 
     [secure_aggregation]             what every masked sum must keep to, whatever is asked
     required = false                 true: no job may run whose updates can be read one by one
@@ -57,7 +65,13 @@ signers = []          # or the public keys of people whose tasks you trust
 tiers = ["low", "medium", "high"]
 min_cohort = 2
 max_epsilon = 0.0     # 0 = jobs without differential privacy may run too
+units = ["client", "example"]  # whose data a guarantee must hide
 hours = "00:00-24:00"
+
+# [budget]              # what all jobs together may cost one example; only such jobs may run then
+# name = "patients"
+# epsilon = 8.0
+# delta = 1e-6
 
 [secure_aggregation]
 required = false      # true: no job whose updates the coordinator could read one by one
@@ -80,7 +94,18 @@ class Policy:
     tiers: tuple[str, ...] = ("low", "medium", "high")
     min_cohort: int = 2
     max_epsilon: float = 0.0
+    units: tuple[str, ...] = ("client", "example")
     hours: str = "00:00-24:00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """`[budget]`: what all jobs that count by example may cost one example of this site."""
+
+    name: str = "examples"
+    epsilon: float = 0.0
+    delta: float = 0.0
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +152,7 @@ class SiteConfig:
       folder: the folder; relative paths in `[data]` are the task's to resolve against it.
       data: the site's own configuration for tasks.
       policy: what may run.
+      budget: what all jobs together may cost one example.
       secure_aggregation: what masked sums must keep to.
       limits: how much it may use.
     """
@@ -134,6 +160,7 @@ class SiteConfig:
     folder: Path
     data: dict[str, Any] = field(default_factory=dict)
     policy: Policy = Policy()
+    budget: Budget = Budget()
     secure_aggregation: SecureAggregation = SecureAggregation()
     limits: Limits = Limits()
 
@@ -158,11 +185,12 @@ def load(folder: Path) -> SiteConfig:
         line = int(found[1]) if found else 0
         raise JobError(str(error), fix="correct the line", file=str(path), line=line) from error
     reader = _Reader(str(path), text)
-    reader.known("", words, ("data", "policy", "secure_aggregation", "limits"))
+    reader.known("", words, ("data", "policy", "budget", "secure_aggregation", "limits"))
     return SiteConfig(
         folder=folder,
         data=dict(words.get("data", {})),
         policy=reader.section("policy", words.get("policy", {}), Policy()),
+        budget=reader.section("budget", words.get("budget", {}), Budget()),
         secure_aggregation=reader.section(
             "secure_aggregation", words.get("secure_aggregation", {}), SecureAggregation()
         ),

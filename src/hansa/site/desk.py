@@ -20,6 +20,7 @@ from hansa.core.vector import Vector
 from hansa.errors import ClientFailed, DigestMismatch, HansaError, PolicyRefused
 from hansa.site.config import SiteConfig
 from hansa.site.policy import Candidate, judge, may_work_now
+from hansa.site.spending import Spending
 from hansa.submission import compile_submitted
 from hansa.work.bundle import load_bundled_task
 from hansa.work.container import parse, write
@@ -64,7 +65,9 @@ class Accepted:
     split: Split
 
 
-def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Accepted:
+def accept(
+    offer: Offer, site: str, federation: str, config: SiteConfig, spending: Spending
+) -> Accepted:
     """Judges an offer and gets ready for its work.
 
     Raises:
@@ -72,7 +75,7 @@ def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Acce
       PolicyRefused: the site's policy says no.
       IdentityError: the bundle's signature is not good.
       ClientFailed: the task cannot be loaded or cannot read this site's data.
-      HansaError: the offer cannot be read, or the plan is refused.
+      HansaError: the offer cannot be read, the plan is refused, or is not for so few examples.
     """
     plan = compile_submitted(offer.words, offer.facts)
     if plan.digest != offer.plan_digest:
@@ -94,7 +97,9 @@ def accept(offer: Offer, site: str, federation: str, config: SiteConfig) -> Acce
     write(bundle, folder)
     task = load_bundled_task(folder, plan.job.task)
     _check_task(plan, task)
-    return Accepted(offer.job, plan, task, _read_data(task, site, config))
+    split = _read_data(task, site, config)
+    spending.admit(plan, len(split.train))
+    return Accepted(offer.job, plan, task, split)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,8 @@ def reasons_against(policy: Policy, candidate: Candidate) -> tuple[str, ...]:
             f"{privacy.unit}; relation: {plan.relation.value})"
         )
         found.append(f"{promise}, above policy.max_epsilon = {policy.max_epsilon:g}")
+    if plan.private and privacy.unit not in policy.units:
+        found.append(f"the job hides one {privacy.unit}, which is not among policy.units")
     if privacy.epsilon and plan.epsilon > privacy.epsilon * (1 + 1e-6):
         found.append("the job promises a smaller epsilon than this site computes")
     return tuple(found)

@@ -38,6 +38,7 @@ from hansa.site.logbook import Logbook
 from hansa.site.masking import Talk, no_part, take_part
 from hansa.site.outbox import Package, deliver
 from hansa.site.sessions import Sessions
+from hansa.site.spending import Spending
 from hansa.site.turns import Turns
 from hansa.stages.mask import Mask, mask_of
 from hansa.wire.v1 import sites_pb2 as pb
@@ -60,6 +61,7 @@ class Rounds:
       say: puts a message into the stream to the coordinator.
       credentials: the site's keys and certificates, as they are now.
       heads: what the site has seen of the budgets' chain.
+      spending: what its own examples have cost.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Rounds:
         say: Callable[[pb.FromSite], Awaitable[None]],
         credentials: Callable[[], Credentials],
         heads: Heads,
+        spending: Spending,
     ) -> None:
         self._config = config
         self._federation = federation
@@ -92,6 +95,7 @@ class Rounds:
         self._saying: set[asyncio.Future[None]] = set()
         self._credentials = credentials
         self._heads = heads
+        self._spending = spending
         self._directory = Directory(credentials().root_pem, federation)
         self._sessions = Sessions(config.folder)
         self._turns = Turns(config.folder)
@@ -166,14 +170,14 @@ class Rounds:
 
     async def _work(self, key: RoundKey, order: pb.Work) -> None:
         try:
-            plan, vector = await self._trained(key, order)
-            mask = mask_of(plan)
+            accepted, vector = await self._trained(key, order)
+            mask = mask_of(accepted.plan)
             if mask is None:
-                package = await asyncio.to_thread(self._packed, plan, order, vector)
+                package = await asyncio.to_thread(self._packed, accepted, order, vector)
                 del vector
                 why_not = await self._deliver(key, package)
             else:
-                why_not = await self._hidden(key, order, plan, mask, vector)
+                why_not = await self._hidden(key, order, accepted, mask, vector)
         except Exception as error:  # noqa: BLE001  whatever is wrong, the others need not wait
             log_failure(f"round {key[2]} of {key[0]} declined", error)
             declined = pb.Declined(round=order.round, reason=reason_of(error))
@@ -198,7 +202,7 @@ class Rounds:
         return await deliver(package, self._connected)
 
     async def _hidden(
-        self, key: RoundKey, order: pb.Work, plan: Plan, mask: Mask, vector: Vector
+        self, key: RoundKey, order: pb.Work, accepted: Accepted, mask: Mask, vector: Vector
     ) -> str:
         """Takes part in a masked sum."""
         credentials, nonce = self._credentials(), self._nonces[key]
@@ -211,7 +215,7 @@ class Rounds:
             self._sessions,
         )
         session = session_of(
-            plan,
+            accepted.plan,
             mask,
             Purpose(key[1]),
             key[2:],
@@ -223,7 +227,7 @@ class Rounds:
         )
 
         async def leave(words: Vector) -> str:
-            package = await asyncio.to_thread(self._packed, plan, order, words)
+            package = await asyncio.to_thread(self._packed, accepted, order, words)
             return await self._deliver(key, package)
 
         talk = self._talks[key] = Talk(nonce)
@@ -235,12 +239,13 @@ class Rounds:
             if self._talks.get(key) is talk:
                 del self._talks[key]
 
-    async def _trained(self, key: RoundKey, order: pb.Work) -> tuple[Plan, Vector]:
-        """The plan, and what this site contributes."""
+    async def _trained(self, key: RoundKey, order: pb.Work) -> tuple[Accepted, Vector]:
+        """The job, and what this site contributes."""
         with self._bound_to_its_connection():
             accepted = await self._accepted(order)
             check_hours(self._config, datetime.now())
             self._turns.check(accepted.plan, *key[:3])
+            await asyncio.to_thread(self._spending.check, accepted.plan, len(accepted.split.train))
             if accepted.plan.private:
                 self._heads.check(order.ledger_seq)
             if mask_of(accepted.plan) is not None:
@@ -259,7 +264,7 @@ class Rounds:
                 f"the work took longer than {self._config.limits.round_seconds:g} s",
                 fix="raise limits.round_seconds in site.toml or do less in a round",
             ) from None
-        return accepted.plan, vector
+        return accepted, vector
 
     def _check_new(self, key: RoundKey) -> None:
         """Before it trains in vain: an attempt that was begun is never begun again."""
@@ -297,10 +302,11 @@ class Rounds:
             self._params, self._sha256 = content.view("<f4"), order.model_sha256
         return self._params
 
-    def _packed(self, plan: Plan, order: pb.Work, vector: Vector) -> Package:
-        """Encodes an update and writes down that it leaves, before it does."""
-        name = order.round
+    def _packed(self, accepted: Accepted, order: pb.Work, vector: Vector) -> Package:
+        """Encodes an update and writes down that it leaves and what it costs, before it does."""
+        name, plan, examples = order.round, accepted.plan, len(accepted.split.train)
         self._turns.take(plan, name.job, name.purpose, name.round)
+        self._spending.take(plan, examples, name.job, name.purpose, name.round)
         package = Package.of(self._federation, self._site, plan, order, vector)
         self._log.write(
             "left",

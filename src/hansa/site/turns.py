@@ -7,7 +7,7 @@ break both without being noticed by anybody else:
 |--------------------------------------|-----------------------------------------------------------|
 | `cohort.separation` = b              | after an update for round r left, the next one leaves for |
 |                                      | round r + b at the earliest, or for r itself, tried again |
-| `privacy.mechanism` = local          | no more updates leave than the plan's epsilon is for      |
+| `privacy.mechanism` = local, dpsgd   | no more updates leave than the plan's epsilon is for      |
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Turns:
                 f"{last} has left: the plan says at least {separation} rounds from one to the next",
                 fix="find out why the coordinator does not keep to the plan that it agreed on",
             )
-        if plan.job.privacy.mechanism == "local" and count >= plan.charges:
+        if _counted(plan) and count >= plan.charges:
             raise PolicyRefused(
                 f"{count} updates of job {job} have left, and the plan's epsilon is for "
                 f"{plan.charges}",
@@ -70,7 +70,7 @@ class Turns:
           PolicyRefused: it may not leave.
           StoreError: it cannot be written down, so nothing may leave.
         """
-        if not plan.job.cohort.separation and plan.job.privacy.mechanism != "local":
+        if not plan.job.cohort.separation and not _counted(plan):
             return
         with self._lock:  # two jobs may be packed at the same time
             self.check(plan, job, purpose, number)
@@ -79,6 +79,11 @@ class Turns:
             while len(self._last) > KEPT:
                 del self._last[next(iter(self._last))]
             remember(self._path, self._last, "the turn")
+
+
+def _counted(plan: Plan) -> bool:
+    """Whether each update is released by itself, so that the plan's epsilon is for so many."""
+    return plan.job.privacy.mechanism in ("local", "dpsgd")
 
 
 def _read(path: Path) -> dict[str, Turn]:
