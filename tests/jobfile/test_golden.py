@@ -132,6 +132,10 @@ CASES: dict[str, str | bytes] = {
     "epsilon without a mechanism": BASE + "\n[privacy]\nepsilon = 8.0 #!\n",
     "metric noise without metrics": DP + "metrics_noise_multiplier = 10.0 #!\n",
     "metrics without noise": edit(DP, "[privacy]", "[privacy] #!") + "metrics_clip = 100.0\n",
+    "examples without their floor": edit(DP, "[privacy]", "[privacy] #!").replace(
+        'mechanism = "gaussian"', 'unit = "example"\nmechanism = "dpsgd"'
+    ),
+    "a floor of examples for clients": edit(DP, "clip = 0.5", "clip = 0.5\nexamples = 500 #!"),
     "two clips": DP + "\n[aggregation]\nclip = 2.0 #!\n",
     "a trim that trims nothing": BASE + "\n[aggregation]\ntrim = 0.2 #!\n",
     "bits of nothing": BASE + "\n[quantization]\nbits = 24 #!\n",

@@ -30,6 +30,7 @@ from hansa.engines.memory import MemoryJournal
 from hansa.errors import PlanError, PlanRefused
 from hansa.mechanisms.example import ExampleGaussian
 from hansa.privacy import epsilon
+from hansa.privacy.advice import advice_on
 from hansa.privacy.statement import statement_of
 from hansa.work.dpsgd import DpSgd
 from hansa.work.sgd import LocalSGD
@@ -245,6 +246,33 @@ def test_the_statement_says_whose_noise_it_is():
 # ------------------------------------------------------------------ running
 
 
+def test_advice_names_the_noise_of_a_step_and_what_to_do():
+    """By hand: r = z sqrt(d) / L, T = 3 rounds of 3 steps, 6 clients."""
+    found = private(privacy=replace(PRIVATE, epsilon=0.5))
+    z = found.job.privacy.noise_multiplier
+    length = z * math.sqrt(5) / 5
+    advice = advice_on(found)
+    assert advice is not None
+    text = " ".join(advice.words)
+    assert f"At a client with 15 examples the noise of a step is {length:.3g} norm bounds" in text
+    assert f"moves the model by about {math.sqrt(9 / 6) * length:.3g}" in text
+    assert "use secure aggregation against that" in text
+    assert advice.noise is None
+    assert [row.rounds for row in advice.rounds] == [1, 2, 3, 6, 12]
+    costs = [row.epsilon or 0.0 for row in advice.rounds]
+    assert costs == sorted(costs)
+
+
+@pytest.mark.parametrize(("epsilon", "words"), [(0.02, "will destroy"), (200.0, "at most 1 long")])
+def test_advice_says_when_it_is_hopeless_and_when_all_is_well(epsilon, words):
+    found = private(privacy=replace(PRIVATE, epsilon=epsilon), risk_tier="low")
+    advice = advice_on(found)
+    assert advice is not None
+    text = " ".join(advice.words)
+    assert words in text
+    assert ("destroy" in text) == (epsilon < 1)
+
+
 def test_it_trains_and_whoever_has_too_few_takes_no_part():
     """Six clients with 6 to 34 examples: those below 15 drop out, the model learns all the same."""
     strong = replace(PRIVATE, epsilon=50.0)
@@ -258,6 +286,7 @@ def test_it_trains_and_whoever_has_too_few_takes_no_part():
     assert few, "the test has no power"
     for record in journal.records:
         assert {d.client for d in record.dropouts} == few
+        assert all("fewer than the 15 training examples" in d.reason for d in record.dropouts)
         assert record.metrics == {}
     held = [data(c).test for c in world(found).population]
     inputs = np.concatenate([h.inputs for h in held])

@@ -29,6 +29,7 @@ class InlineEngine:
     | sends a good update                   | counted                     | counted           |
     | sends an update that is rejected      | Dropout with the reason     | the same          |
     | raises, in its data or its training   | Dropout, the type's name    | ClientFailed      |
+    | refuses by an error of Hansa          | Dropout with the reason     | ClientFailed      |
 
     What a task raises may quote data, so it is shown in debug mode only.
 
@@ -87,7 +88,7 @@ class InlineEngine:
             except ClientFailed as error:
                 if self.debug:
                     raise
-                yield Dropout(client, type(error.__cause__).__name__)
+                yield Dropout(client, _told(error.__cause__))
         if mask is not None:
             partial = revealed(task.plan, partial.value, partial.members)
         yield partial
@@ -168,4 +169,9 @@ def _reason(error: HansaError | None, otherwise: str) -> str:
     """Why a client is not in the sum; what a task raised may quote data and is not told."""
     if error is None:
         return otherwise
-    return type(error.__cause__).__name__ if isinstance(error, ClientFailed) else error.message
+    return _told(error.__cause__) if isinstance(error, ClientFailed) else error.message
+
+
+def _told(cause: BaseException | None) -> str:
+    """An error of Hansa has words that may leave a site; of any other only the type is told."""
+    return cause.message if isinstance(cause, HansaError) else type(cause).__name__

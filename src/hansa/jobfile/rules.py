@@ -99,11 +99,25 @@ def _privacy(words: Words, privacy: Privacy) -> Iterator[Mistake]:
         )
     if privacy.mechanism == "none":
         return
+    by_example = privacy.mechanism == "dpsgd"
     if privacy.clip == 0:
+        what = "gradient of an example" if by_example else "update"
         yield _needs(
             ("privacy", "clip"),
-            "noise is scaled by the largest update there can be",
+            f"noise is scaled by the largest {what} there can be",
             "add clip = 1.0 to [privacy], or the norm bound that you want",
+        )
+    if by_example and not privacy.examples:
+        yield _needs(
+            ("privacy", "examples"),
+            "how often an example is drawn depends on how many a client has",
+            "add examples = 500 to [privacy], or the fewest training examples of a client",
+        )
+    if not by_example and _says(words, "privacy", "examples"):
+        yield _unused(
+            ("privacy", "examples"),
+            f'mechanism "{privacy.mechanism}" hides all examples of a client together',
+            'write mechanism = "dpsgd" and unit = "example", or leave examples out',
         )
     if privacy.epsilon and privacy.noise_multiplier:
         yield Mistake(
@@ -122,7 +136,8 @@ def _privacy(words: Words, privacy: Privacy) -> Iterator[Mistake]:
         yield _needs(
             ("privacy", "delta"),
             "epsilon holds except with this probability",
-            "add delta = 1e-5 to [privacy]; choose it below 1 / population",
+            "add delta = 1e-5 to [privacy]; choose it below 1 / "
+            + ("examples" if by_example else "population"),
         )
     if privacy.mechanism != "correlated" and "matrix" in words.get("privacy", {}):
         yield _unused(
@@ -158,7 +173,7 @@ def _aggregation(words: Words, aggregation: Aggregation, privacy: Privacy) -> It
             f'the rule is "{aggregation.rule}"',
             'write rule = "trimmed_mean", or leave trim out',
         )
-    if _says(words, "aggregation", "clip") and privacy.mechanism != "none":
+    if _says(words, "aggregation", "clip") and privacy.mechanism not in ("none", "dpsgd"):
         yield _unused(
             ("aggregation", "clip"),
             "privacy.clip is the norm bound of a private job",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hansa.core.events import Event, NoOp
 from hansa.core.keys import Noise
@@ -35,7 +35,7 @@ class ExampleGaussian:
       work: what the clients do.
     """
 
-    work: DpSgd
+    work: DpSgd = field(repr=False)  # the trail begins with it
 
     def __str__(self) -> str:
         return (

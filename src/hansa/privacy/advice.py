@@ -26,18 +26,18 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import get_args, get_type_hints
 
 from hansa.core import events
 from hansa.core.canonical import Json
 from hansa.core.events import Event, Gaussian
-from hansa.core.job import Privacy
 from hansa.core.parts import Correlated
 from hansa.core.plan import Plan
 from hansa.core.spec import Reader
 from hansa.privacy.accountants import DpAccounting
+from hansa.privacy.advice_examples import advice_for_examples
 from hansa.privacy.statement_facts import trust_of
 from hansa.privacy.statement_parts import Scaled
+from hansa.work.dpsgd import DpSgd
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Numbers of rounds in the table, relative to the plan's."""
@@ -119,16 +119,14 @@ def advice_on(plan: Plan) -> Advice | None:
     if not plan.private or not math.isfinite(plan.epsilon):
         return None
     noise = loudness(plan)
-    words = (_unknown(plan),) if noise is None else _words(plan, noise)
-    return Advice(_rounds(plan), noise, words)
+    return Advice(_rounds(plan), noise, _said(plan, noise))
 
 
 def loudness(plan: Plan) -> Loudness | None:
     """How loud one round is; None where noise is not added to sums of clients, round by round."""
     privacy, delta, sampler = plan.job.privacy, plan.facts["delta"], plan.parts.sampler
-    unit: str = privacy.unit
     bound = 1.0 if plan.adapts is not None else privacy.clip
-    if unit != "client" or isinstance(plan.parts.mechanism, Correlated) or not bound:
+    if privacy.unit != "client" or isinstance(plan.parts.mechanism, Correlated) or not bound:
         return None
     if delta.noise > 0:
         on_sum = delta.noise * math.sqrt(sampler.expected)
@@ -178,6 +176,13 @@ def _upper_bound(plan: Plan, event: Event) -> float | None:
 
 
 # ------------------------------------------------------------------ words
+
+
+def _said(plan: Plan, noise: Loudness | None) -> tuple[str, ...]:
+    work = plan.parts.algorithm.work
+    if isinstance(work, DpSgd):
+        return advice_for_examples(plan, work)
+    return (_unknown(plan),) if noise is None else _words(plan, noise)
 
 
 def _unknown(plan: Plan) -> str:
@@ -282,12 +287,10 @@ def _smaller(plan: Plan, noise: Loudness) -> tuple[str, ...]:
 def _example(plan: Plan) -> tuple[str, ...]:
     masked = plan.facts["delta"].reader is Reader.SUM
     hide = "keep secure aggregation" if masked else "use secure aggregation"
-    known = "example" in get_args(get_type_hints(Privacy)["unit"])
-    so_far = "" if known else " This version of Hansa knows no such unit yet."
     return (
-        "Another unit: protect single examples inside each site, where noise is averaged over its "
-        f"examples, and {hide} against the coordinator. It promises less: one example, "
-        f"not all that a site holds.{so_far}",
+        'Another unit: unit = "example" with mechanism = "dpsgd" protects single examples inside '
+        f"each site, where noise is averaged over its examples; {hide} against the coordinator. It "
+        "promises less: one example, not all that a site holds.",
     )
 
 

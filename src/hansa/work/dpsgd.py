@@ -20,7 +20,7 @@ for the same promise.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -135,10 +135,14 @@ class DpSgd:
     promise: Promise | None = None
 
     @property
+    def smallest(self) -> Pace:
+        """How a client with as few examples as are allowed trains."""
+        return Pace(*self._drawn(self.examples), self.noise_multiplier)
+
+    @property
     def reveals(self) -> Event:
         """What one update tells of one example at most: that of the smallest client."""
-        rate, steps = self._drawn(self.examples)
-        return _event(rate, steps, self.noise_multiplier)
+        return self.smallest.event
 
     def pace(self, examples: int) -> Pace:
         """How a client with so many examples trains.
@@ -160,11 +164,10 @@ class DpSgd:
                 "client's training examples, so that it promises nothing to one of them",
                 fix="submit the job with a smaller privacy.delta",
             )
-        rate, steps = self._drawn(examples)
-        smallest = (rate, steps) == self._drawn(self.examples)
-        if self.promise is None or smallest:
-            return Pace(rate, steps, self.noise_multiplier)
-        return Pace(rate, steps, _noise_for(self.promise, rate, steps))
+        common = Pace(*self._drawn(examples), self.noise_multiplier)
+        if self.promise is None or common == self.smallest:
+            return common
+        return replace(common, noise=_noise_for(self.promise, common.rate, common.steps))
 
     def batches(self, examples: int, ctx: Context) -> Iterator[NDArray[Any]]:
         """Positions of each step's examples: each one is drawn by itself."""
