@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.private import accuracy
-from hansa.core.job import Cohort, Job, Quantization, Rounds, SecureAggregation
+from hansa.algorithms import fedavg
+from hansa.core.job import Cohort, Job, Privacy, Quantization, Rounds, SecureAggregation
 from hansa.privacy.audits import AuditReport, audit
 
 EPSILON, CLIENTS, ROUNDS = 4.0, 50, 10
@@ -81,10 +82,27 @@ def _distributed(job: Job) -> Job:
     )
 
 
+def _dpsgd(job: Job) -> Job:
+    """Fifty clients of at least 1,000 images each hide single ones of them."""
+    return replace(
+        job,
+        algorithm=fedavg(client_lr=accuracy.CLIENT_LR, local_steps=4, batch_size=250),
+        privacy=Privacy(
+            unit="example",
+            mechanism="dpsgd",
+            clip=1.0,
+            epsilon=EPSILON,
+            delta=accuracy.DELTA,
+            examples=1000,
+        ),
+    )
+
+
 OTHERS: dict[str, Callable[[Job], Job]] = {
     "gaussian": _with(mechanism="gaussian"),
     "discrete": _with(mechanism="discrete"),
     "distributed": _distributed,
     "local": _with(mechanism="local"),
+    "dpsgd": _dpsgd,
 }
 """How the job of each mechanism differs."""

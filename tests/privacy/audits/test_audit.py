@@ -19,8 +19,9 @@ from hansa.jobfile import load_job
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.privacy.audit_report import report_of_json
 from hansa.privacy.audits import AuditReport, audit, runs
-from hansa.privacy.audits.audit import affordable, is_gaussian, shortened
+from hansa.privacy.audits.audit import is_gaussian, shortened
 from hansa.privacy.audits.canaries import Blocks
+from hansa.privacy.audits.effort import affordable, share_drawn
 from hansa.stages.clip import Clip
 from hansa.stages.discrete_noise import DiscreteGaussian
 from tests.privacy.audits import wide_jobs as jobs
@@ -170,6 +171,25 @@ def test_canaries_and_coins_repeat_and_noise_does_not():
 def test_a_large_model_is_attacked_over_fewer_rounds():
     plan, _ = jobs.planned(jobs.job(rounds=Rounds(count=10_000)))
     assert affordable(plan, 1000, quick=True) < affordable(plan, 1000, quick=False) < 10_000
+
+
+def test_as_many_rounds_are_attacked_as_it_takes_to_see_most_canaries():
+    """Of those that are in, 85 % are drawn after n rounds: 1 - (1 - share)**n."""
+    few = Cohort(population=1000, sampler="poisson", rate=0.1)
+    plan, _ = jobs.planned(jobs.job(cohort=few, rounds=Rounds(count=500, quorum=10)))
+    assert share_drawn(plan) == pytest.approx(0.1)
+    assert affordable(plan, 10**7, quick=True) == 19
+    assert 1 - 0.9**18 < 0.85 < 1 - 0.9**19
+    short, _ = jobs.planned(jobs.job(cohort=few, rounds=Rounds(count=18, quorum=10)))
+    assert affordable(short, 10**7, quick=True) == 1  # all of it would not be enough
+    plan, _ = jobs.planned(jobs.dpsgd(rounds=Rounds(count=9)))
+    assert share_drawn(plan) == pytest.approx(1 - 0.75**4)
+    assert affordable(plan, 10**7, quick=True) == 2
+    turns = Cohort(population=30, sampler="cyclic", separation=3)
+    plan, _ = jobs.planned(jobs.job(cohort=turns, rounds=Rounds(count=9)))
+    assert affordable(plan, 10**7, quick=True) == 3
+    everybody, _ = jobs.planned(jobs.gaussian())
+    assert share_drawn(everybody) == 1.0
 
 
 def test_it_runs_inside_of_a_running_loop():

@@ -54,6 +54,19 @@ def distributed(epsilon: float = 2.0, **words: Any) -> Job:
     return job(**{**usual, **words})
 
 
+def dpsgd(epsilon: float = 2.0, steps: int = 4, batch_size: int = 5, **words: Any) -> Job:
+    """Noise by each client, at each step."""
+    privacy = Privacy(
+        unit="example", mechanism="dpsgd", clip=1.0, epsilon=epsilon, delta=1e-5, examples=20
+    )
+    usual: dict[str, Any] = {
+        "privacy": privacy,
+        "cohort": Cohort(population=3),
+        "algorithm": fedavg(client_lr=0.1, local_steps=steps, batch_size=batch_size),
+    }
+    return job(**{**usual, **words})
+
+
 PRIVATE = gaussian().privacy
 
 MECHANISMS = {
@@ -72,6 +85,8 @@ MECHANISMS = {
         cohort=Cohort(population=30, sampler="cyclic", separation=3),
         rounds=Rounds(count=6),
     ),
+    "dpsgd": dpsgd(),
+    "dpsgd, all examples": dpsgd(batch_size=20, steps=1),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +19,7 @@ from hansa.errors import HansaError
 from hansa.privacy.accountants import best_accountant
 from hansa.privacy.audit_report import AuditReport
 from hansa.privacy.audits import opinions
+from hansa.privacy.audits.effort import affordable, share_drawn
 from hansa.privacy.audits.example_runs import canary_examples
 from hansa.privacy.audits.one_run import bound
 from hansa.privacy.audits.runs import canary_clients
@@ -31,12 +31,6 @@ DELTA = 1e-5
 
 FULL, QUICK = 5000, 1000
 """Canaries of an audit, and of a quick one."""
-
-_WORK = 2e9
-"""Coordinates of updates that a whole audit may encode; a quick one a tenth."""
-
-_OVERHEAD = 20_000
-"""What one client costs besides its coordinates, in coordinates."""
 
 _SUREST = 0.99999
 
@@ -60,8 +54,9 @@ def audit(
     Args:
       job: what to audit.
       canaries: how many; 0 = 5,000, or 1,000 if quick.
-      rounds: how many of the job's rounds; 0 = as many as fit into about a minute. The noise is
-        that of the whole job, the claim that of the attacked rounds.
+      rounds: how many of the job's rounds; 0 = as many as fit into about a minute, or as it takes
+        for most canaries to be drawn. The noise is that of the whole job, the claim that of the
+        attacked rounds.
       quick: fewer canaries and rounds: some seconds.
       seed: of canaries and coins.
       confidence: of the bounds.
@@ -80,7 +75,7 @@ def audit(
     task = load_task(job) if task is None else task
     whole = compile_plan(job, facts_of(job, task))
     count = canaries or (QUICK if quick else FULL)
-    silent = max(count, FULL) if whole.parts.sampler.expected < job.cohort.population else count
+    silent = max(count, FULL) if share_drawn(whole) < 1 else count
     plan = shortened(whole, rounds or affordable(whole, count + silent, quick=quick))
     delta = plan.job.privacy.delta if plan.private else DELTA
     counted = min(count, max(int(1 / (20 * delta)), 1))
@@ -109,7 +104,7 @@ def audit(
         rounds_of_job=whole.job.rounds.count,
         delta=delta,
         epsilon_of_job=whole.epsilon,
-        epsilon_claimed=plan.epsilon,
+        epsilon_claimed=claimed(plan),
         epsilon_lower_bound=shown.epsilon,
         epsilon_lower_bound_noise_off=power.epsilon,
         epsilon_ceiling=shown.ceiling,
@@ -146,21 +141,17 @@ def shortened(plan: Plan, rounds: int) -> Plan:
     return compile_plan(replace(plan.job, rounds=replace(declared, count=rounds)), plan.task)
 
 
-def affordable(plan: Plan, canaries: int, *, quick: bool) -> int:
-    """How many rounds an audit of so many canaries can attack, at most those of the job.
+def claimed(plan: Plan) -> float:
+    """Epsilon of the client that is attacked.
 
-    Args:
-      plan: the job's.
-      canaries: with noise and without, together; where cohorts are drawn it takes more of them
-        to see, because not all are drawn.
-      quick: spend a tenth of the time.
+    Where examples are hidden, a plan's epsilon is what every client keeps, however many examples
+    it has; that of the client with the fewest, who carries the canaries, is counted here.
     """
-    sampler, size = plan.parts.sampler, plan.task.schema.size
-    each = max(min(sampler.population, size, canaries), 1)
-    runs = math.ceil(canaries / each)
-    cost = runs * sampler.expected * (size + _OVERHEAD)
-    most = int(_WORK * (0.1 if quick else 1.0) / cost)
-    return max(1, min(most, plan.job.rounds.count))
+    if plan.job.privacy.unit != "example" or not plan.private:
+        return plan.epsilon
+    accountant = best_accountant(plan.event, plan.relation)
+    found = accountant.epsilon(plan.event, plan.job.privacy.delta, plan.relation)
+    return min(found, plan.epsilon)
 
 
 def is_gaussian(event: Event) -> bool:

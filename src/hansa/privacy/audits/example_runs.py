@@ -1,24 +1,76 @@
 """A job's own plan as what canary examples are put into (`examples.Train`).
 
-The first client of a run holds its canaries that are in and nothing else, the others hold no
-data: the hardest federation that the promise covers. They work with any client work: the score is
-what the public mean of a round moves along the canary's own gradient at the parameters of that
-round (white box).
+The first client of a run holds canaries and nothing else; the others hold nothing and send zeros:
+the hardest federation that the promise covers, and what is left when everybody else tells the
+attacker what they sent. The score is what the public mean of a round moves along the canary's own
+gradient at the parameters of that round (white box).
+
+| the plan compares              | a canary that is out                                        |
+|--------------------------------|-------------------------------------------------------------|
+| an example that is zeroed out  | is there, is drawn like any other, and contributes nothing  |
+| an example more or less        | is not there                                                |
+
+Where clients hide their examples by their own noise, the one with canaries has as few examples as
+the plan allows: each is then drawn most often, and the claim is counted for just that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hansa.core.keys import ReplayKey
-from hansa.core.parts import Examples, Model, Site, Split, Task
+from hansa.core.parts import ClientWork, Context, Examples, Model, Relation, Site, Split, Task
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
-from hansa.privacy.audits.examples import Kind, canary_scores, pulls, slopes
+from hansa.privacy.audits.examples import AT_ONCE, Kind, canary_scores, pulls, slopes
 from hansa.privacy.audits.one_run import Coins, Floats
 from hansa.privacy.audits.runs import watch
 from hansa.privacy.audits.scores import Scores
+from hansa.privacy.audits.silence import silent_work
 from hansa.simulation import population_of
+
+_APART = 4
+"""Coordinates for each canary, so that an attacker can tell them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """The job's own client work on canaries, at one client; all others send zeros.
+
+    Attributes:
+      inner: the job's own work.
+      client: who has the canaries.
+      absent: (n,) true for the client's examples that contribute nothing to a batch.
+    """
+
+    inner: ClientWork[Any]
+    client: str
+    absent: Coins = field(repr=False)
+
+    def batches(self, examples: int, ctx: Context) -> Iterator[NDArray[Any]]:
+        """Those of the job's own work, without the examples that contribute nothing."""
+        if ctx.client == self.client:
+            for drawn in self.inner.batches(examples, ctx):
+                yield drawn[~self.absent[drawn]]
+
+    def init(self, shared: Vector, ctx: Context) -> Any:
+        """The job's own state; None for all others."""
+        return self.inner.init(shared, ctx) if ctx.client == self.client else None
+
+    def step(self, state: Any, batch: Examples, ctx: Context) -> Any:
+        """The job's own step."""
+        return self.inner.step(state, batch, ctx)
+
+    def finish(self, shared: Vector, state: Any) -> tuple[Vector, float]:
+        """The job's own delta; zeros of all others."""
+        if state is None:
+            return np.zeros(len(shared), np.float32), 0.0
+        return self.inner.finish(shared, state)
 
 
 def canary_examples(
@@ -49,7 +101,13 @@ def canary_examples(
     def train(canaries: Examples, coins: Coins) -> Floats:
         return _run(plan, task, names, canaries, coins, noise=noise)
 
-    return canary_scores(train, rows, count, key, kind=kind)
+    return canary_scores(train, rows, count, key, kind=kind, at_once=at_once(plan))
+
+
+def at_once(plan: Plan) -> int:
+    """Canaries in one run of a plan: no more than a client has examples, or can be told apart."""
+    most = min(AT_ONCE, max(plan.task.schema.size // _APART, 1))
+    return min(most, plan.job.privacy.examples or most)
 
 
 def _run(
@@ -62,7 +120,16 @@ def _run(
     noise: bool,
 ) -> Floats:
     none = canaries.take(np.zeros(0, np.int64))
-    inside, nobody = Split(canaries.take(np.flatnonzero(coins)), none), Split(none, none)
+    if plan.relation is Relation.ZERO_OUT:
+        size = max(plan.job.privacy.examples, len(canaries))
+        held = canaries.take(np.arange(size) % len(canaries))
+        absent = np.ones(size, np.bool_)
+        absent[: len(canaries)] = ~coins
+    else:
+        held = canaries.take(np.flatnonzero(coins))
+        absent = np.zeros(len(held), np.bool_)
+    mine, nothing = Split(held, none), Split(none, none)
+    work = plan.parts.algorithm.work
 
     def look(params: Vector, step: Vector) -> Floats:
         return pulls(slopes(model, params, canaries), step)
@@ -70,8 +137,8 @@ def _run(
     seen = watch(
         plan,
         model,
-        plan.parts.algorithm.work,
-        lambda client: inside if client == names[0] else nobody,
+        Carrier(work if noise else silent_work(work), names[0], absent),
+        lambda client: mine if client == names[0] else nothing,
         names,
         look,
         noise=noise,
