@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 import hansa
+from hansa.core.vector import Vector
 from hansa.examples.images.sites import names_of, share_of
 from hansa.work.numpy_task import Parameters
+from hansa.work.per_example import Piece
 
 PIXELS, CLASSES = 28 * 28, 10
+AT_ONCE = 1024
+"""Examples whose gradients are held at once: 32 MB."""
 
 
 class Digits(hansa.NumpyTask):
@@ -41,6 +47,19 @@ class Digits(hansa.NumpyTask):
         loss = float(self.losses(shares, targets).mean())
         error = (shares - np.eye(CLASSES, dtype=np.float32)[targets]) / len(targets)
         return loss, {"weights": inputs.T @ error, "bias": error.sum(axis=0)}
+
+    def per_example(self, params: Vector, batch: hansa.Examples) -> Iterator[Piece]:
+        """The gradient of an example is the outer product of its pixels and its error."""
+        views = self.schema.views(params)
+        for at in range(0, len(batch), AT_ONCE):
+            part = slice(at, at + AT_ONCE)
+            inputs, targets = batch.inputs[part], batch.targets[part]
+            shares = self.probabilities(views, inputs)
+            error = shares - np.eye(CLASSES, dtype=np.float32)[targets]
+            weights = (inputs[:, :, np.newaxis] * error[:, np.newaxis]).reshape(len(targets), -1)
+            gradients = {"weights": weights, "bias": error}
+            rows = [gradients[tensor.name] for tensor in self.schema.tensors]
+            yield self.losses(shares, targets), np.concatenate(rows, axis=1)
 
     def clients(self, job: hansa.Job) -> tuple[str, ...]:
         """The names of the clients."""
