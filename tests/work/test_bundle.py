@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hansa.algorithms import fedavg
-from hansa.core.job import Cohort, Job, Rounds
+from hansa.core.job import Cohort, Job, Privacy, Rounds
 from hansa.core.metrics import Accuracy, Loss
 from hansa.core.parts import Examples, Site
 from hansa.errors import HansaError, JobError, MissingExtra
@@ -67,6 +67,7 @@ def traces() -> tuple[list[str], int, bool]:
 
 
 def test_a_task_beside_the_job_is_loaded_without_a_trace(tmp_path: Path):
+    np.random.default_rng(0)  # likewise: NumPy loads this part when it is first used
     folder, before, names = folder_with(tmp_path, task=TASK), traces(), set(sys.modules)
     assert size_of("task:Mine", folder) == 1
     assert traces() == before
@@ -282,3 +283,41 @@ def test_a_loaded_task_works(tmp_path: Path):
     assert len(mine.data(Site("kiel", {})).train) == 0
     with pytest.raises(HansaError):
         load_task(replace(job(), folder=tmp_path / "gone"))
+
+
+MIXES = """\
+import hansa
+from torch import nn
+
+
+class Mixes(hansa.TorchTask):
+    def model(self):
+        return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False))
+
+    def loss(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets)
+
+    def data(self, site):
+        raise NotImplementedError
+"""
+
+
+@pytest.mark.parametrize("unit", ["client", "example"])
+def test_a_model_that_mixes_examples_is_refused_before_anything_is_planned(tmp_path: Path, unit):
+    (tmp_path / "mixes.py").write_text(MIXES)
+    job = Job(
+        name="mixes",
+        task="mixes:Mixes",
+        rounds=Rounds(count=1),
+        cohort=Cohort(population=1),
+        algorithm=fedavg(client_lr=0.1),
+        privacy=Privacy(unit=unit),
+        folder=tmp_path,
+    )
+    task = load_task(job)
+    if unit == "client":
+        assert facts_of(job, task).schema.size == 15
+        return
+    with pytest.raises(HansaError, match=r"BatchNorm1d.* mixes the examples") as refusal:
+        facts_of(job, task)
+    assert "GroupNorm" in refusal.value.fix

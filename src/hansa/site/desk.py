@@ -24,6 +24,7 @@ from hansa.site.spending import Spending
 from hansa.submission import compile_submitted
 from hansa.work.bundle import load_bundled_task
 from hansa.work.container import parse, write
+from hansa.work.per_example import refuse_what_mixes
 from hansa.work.signature import signer_of
 
 
@@ -166,6 +167,8 @@ def check_hours(config: SiteConfig, now: datetime) -> None:
 
 
 def _check_task(plan: Plan, task: Task) -> None:
+    if plan.job.privacy.unit == "example":
+        refuse_what_mixes(task)
     if task.schema != plan.task.schema or tuple(task.metrics) != plan.task.metrics:
         raise DigestMismatch(
             "the task's model or metrics are not those of the plan",

@@ -25,6 +25,7 @@ from hansa.errors import HansaError, JobError
 from hansa.nearest import suggest
 from hansa.work.container import Bundle, collect, parse, write
 from hansa.work.imports import import_from
+from hansa.work.per_example import refuse_what_mixes
 
 EXAMPLES = "hansa.examples."
 """What the modules of installed tasks begin with."""
@@ -94,7 +95,10 @@ def facts_of(job: Job, task: Task) -> TaskFacts:
 
     Raises:
       JobError: the task's metrics cannot be collected, or its code cannot be bundled.
+      HansaError: the job hides single examples, and the model mixes those of a batch.
     """
+    if job.privacy.unit == "example":
+        refuse_what_mixes(task)
     return TaskFacts(schema=task.schema, metrics=_metrics(task), digest=pack(job).digest)
 
 

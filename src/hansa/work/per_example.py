@@ -40,6 +40,17 @@ class PerExample(Protocol):
         """
 
 
+def refuse_what_mixes(model: Model) -> None:
+    """Says before any training that a model has no gradients of single examples.
+
+    Raises:
+      HansaError: it mixes the examples of a batch; the message names the layer.
+    """
+    if isinstance(model, PerExample):
+        nobody = Examples(np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
+        next(model.per_example(model.initial(0), nobody), None)
+
+
 def pieces(model: Model, params: Vector, batch: Examples) -> Iterator[Piece]:
     """Losses and gradients of the batch's examples, in order, a piece at a time.
 
