@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -178,6 +179,19 @@ def test_counting_leaves_the_logs_of_others_alone(caplog):
     epsilon(repeat(PoissonSampled(0.1, Gaussian(1.01)), 20), 1e-5, "rdp")
     assert logger.level == before
     assert not [r for r in caplog.records if r.name == "absl"]
+
+
+def test_counting_in_several_threads_is_as_quiet(caplog):
+    """Renyi orders that do not converge are left out, which nobody need be told."""
+    noises = [0.6 + number / 100 for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        list(
+            pool.map(
+                lambda noise: epsilon(PoissonSampled(0.266667, Gaussian(noise)), 1e-5, "rdp"),
+                noises,
+            )
+        )
+    assert not caplog.records
 
 
 def test_no_noise_has_no_epsilon():
