@@ -2,8 +2,9 @@
 
     python bench/inversion.py [--quick] [--json] [--picture docs/img/inversion.png]
 
-Each client takes one step on one image, the attacker's best case; the network is the small one of
-the images example with fresh parameters; the attack is that of Geiping et al. (2020).
+Each client takes one step on one image, the attacker's best case, but for the smallest sum that
+sites allow by themselves, which is of two sites with ten images each. The network is the small one
+of the images example with fresh parameters; the attack is that of Geiping et al. (2020).
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ VIEWS: dict[str, tuple[int, View]] = {
     "clipped": (1, lambda seen: clipped(seen[0], CLIP)),
     "sum_of_2": (2, summed),
     "sum_of_10": (10, summed),
+    "smallest_allowed": (20, summed),
     "sum_of_100": (100, summed),
     "sum_of_10_noised": (10, lambda seen: noised(seen, CLIP, NOISE, NoiseSource())),
 }
-"""Clients in each view's sum, and what is seen of their gradients."""
+"""Pictures in each view's sum, and what is seen of their gradients.
+
+`smallest_allowed` is a masked sum of two sites, each with as few pictures in its update as a site's
+own policy allows (`policy.min_examples`, 10): a step on ten pictures is the sum of their gradients.
+"""
 
 
 def attack(

@@ -133,6 +133,20 @@ def test_a_job_of_another_kind_may_not_run_where_a_site_counts_examples(place: P
     run(place, test)
 
 
+def test_an_update_of_too_few_examples_does_not_leave_without_noise(place: Place) -> None:
+    place.write_site("riga", min_examples=12)  # it has 11
+
+    async def test(federation: Federation) -> None:
+        wanted = job(rounds=Rounds(count=1, deadline=LONG, quorum=3))
+        name, row = await finished(federation, wanted, "kiel", "riga", "visby")
+        assert row.status is Status.REFUSED
+        reasons = {d.site: d.reason for d in federation.coordinator.store.decisions(name)}
+        assert "fewer training examples than policy.min_examples = 12" in reasons["riga"]
+        assert "11" not in reasons["riga"]
+
+    run(place, test)
+
+
 def test_a_site_chooses_whose_data_a_guarantee_must_hide(place: Place) -> None:
     place.write_site("kiel", units=["client"])
 

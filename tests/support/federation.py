@@ -149,8 +149,12 @@ class Place:
         return site_config.load(self.site(name))
 
     def write_site(self, name: str, data: dict[str, Any] | None = None, **policy: Any) -> None:
-        """Writes a `site.toml` that allows the tests' tasks, unless `policy` says otherwise."""
-        allowed = {"federations": [NAME], "tasks": [pack(job()).digest], **policy}
+        """Writes a `site.toml` that allows the tests' tasks, unless `policy` says otherwise.
+
+        Sites are small here, so that updates of few examples may leave.
+        """
+        usual = {"federations": [NAME], "tasks": [pack(job()).digest], "min_examples": 1}
+        allowed = {**usual, **policy}
         lines = ["[data]", *_toml(data or {}), "[policy]", *_toml(allowed)]
         (self.site(name) / site_config.NAME).write_text("\n".join(lines) + "\n")
 

@@ -9,6 +9,7 @@
     signers = ["Ed25519 key, hex"]   ... or whose signature on a bundle is enough
     tiers = ["medium", "high"]       which risk tiers of jobs
     min_cohort = 3                   fewest clients whose updates are added up
+    min_examples = 10                fewest training examples that an update is made of
     max_epsilon = 10.0               weakest guarantee; 0 = a job without privacy may run too
     units = ["client", "example"]    whose data a guarantee must hide: all of a client's, or one
                                      example's
@@ -64,6 +65,7 @@ tasks = []            # add the digest that `hansa plan` shows for a task you ha
 signers = []          # or the public keys of people whose tasks you trust
 tiers = ["low", "medium", "high"]
 min_cohort = 2
+min_examples = 10     # fewest training examples that an update without noise is made of
 max_epsilon = 0.0     # 0 = jobs without differential privacy may run too
 units = ["client", "example"]  # whose data a guarantee must hide
 hours = "00:00-24:00"
@@ -93,6 +95,7 @@ class Policy:
     signers: tuple[str, ...] = ()
     tiers: tuple[str, ...] = ("low", "medium", "high")
     min_cohort: int = 2
+    min_examples: int = 10
     max_epsilon: float = 0.0
     units: tuple[str, ...] = ("client", "example")
     hours: str = "00:00-24:00"

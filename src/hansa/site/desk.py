@@ -19,7 +19,7 @@ from hansa.core.plan import Plan
 from hansa.core.vector import Vector
 from hansa.errors import ClientFailed, DigestMismatch, HansaError, PolicyRefused
 from hansa.site.config import SiteConfig
-from hansa.site.policy import Candidate, judge, may_work_now
+from hansa.site.policy import Candidate, check_examples, judge, may_work_now
 from hansa.site.spending import Spending
 from hansa.submission import compile_submitted
 from hansa.work.bundle import load_bundled_task
@@ -99,6 +99,7 @@ def accept(
     task = load_bundled_task(folder, plan.job.task)
     _check_task(plan, task)
     split = _read_data(task, site, config)
+    check_examples(config.policy.min_examples, plan, task, len(split.train))
     spending.admit(plan, len(split.train))
     return Accepted(offer.job, plan, task, split)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hansa.core.contribute import Purpose
+from hansa.core.keys import ReplayKey
+from hansa.core.parts import Context, Model
 from hansa.core.plan import Plan
 from hansa.engines.masking import session_of
 from hansa.errors import PolicyRefused
@@ -103,6 +105,37 @@ def masking_against(masking: SecureAggregation, plan: Plan) -> tuple[str, ...]:
     except Misuse as error:
         found.append(f"{error.message}, by [secure_aggregation]")
     return tuple(found)
+
+
+def check_examples(fewest: int, plan: Plan, model: Model, examples: int) -> None:
+    """An update without noise of the client's own must be made of several training examples.
+
+    Whoever reads the gradient of one or two can rebuild them (Geiping et al., NeurIPS 2020), and a
+    masked sum over two clients hides them little better.
+
+    Args:
+      fewest: by `policy.min_examples`.
+      plan: of the job.
+      model: the mathematics of the task.
+      examples: how many this site trains on.
+
+    Raises:
+      PolicyRefused: it is made of fewer. How many is not in the message, which others may read.
+    """
+    delta = plan.facts["delta"]
+    if not examples or delta.noise > 0 or delta.reveals is not None:
+        return
+    key = ReplayKey.of_seed(plan.job.seed)
+    seen: set[int] = set()
+    for index in plan.parts.algorithm.work.batches(examples, Context("", 0, key, model)):
+        seen.update(index.tolist())
+        if len(seen) >= fewest:
+            return
+    raise PolicyRefused(
+        "this site's policy refuses the job: an update would be made of fewer training examples "
+        f"than policy.min_examples = {fewest}",
+        fix="train in larger batches or more steps, or let the clients add noise of their own",
+    )
 
 
 def may_work_now(policy: Policy, now: datetime) -> bool:
