@@ -29,7 +29,9 @@ def privacy(
     quick: bool = typer.Option(False, "--quick", help="Fewer canaries and rounds: some seconds."),
     canaries: int = typer.Option(0, min=0, help="Canaries; 0 = 5,000, or 1,000 with --quick."),
     rounds: int = typer.Option(
-        0, min=0, help="Rounds of the job that are attacked; 0 = as many as a minute allows."
+        0,
+        min=0,
+        help="Rounds of the job that are attacked; 0 = as many as a minute allows, or it takes to see.",
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the canaries; noise is always fresh."),
     output: Path | None = typer.Option(

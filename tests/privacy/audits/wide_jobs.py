@@ -86,7 +86,6 @@ MECHANISMS = {
         rounds=Rounds(count=6),
     ),
     "dpsgd": dpsgd(),
-    "dpsgd, all examples": dpsgd(batch_size=20, steps=1),
 }
 
 

@@ -39,37 +39,34 @@ _APART = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Carrier:
-    """The job's own client work on canaries, at one client; all others send zeros.
+class Zeroing:
+    """The job's own client work, where some examples contribute nothing to whatever draws them.
+
+    Clients without examples do not work at all: they send zeros.
 
     Attributes:
       inner: the job's own work.
-      client: who has the canaries.
-      absent: (n,) true for the client's examples that contribute nothing to a batch.
+      absent: (n,) true for the examples that contribute nothing.
     """
 
     inner: ClientWork[Any]
-    client: str
     absent: Coins = field(repr=False)
 
     def batches(self, examples: int, ctx: Context) -> Iterator[NDArray[Any]]:
         """Those of the job's own work, without the examples that contribute nothing."""
-        if ctx.client == self.client:
-            for drawn in self.inner.batches(examples, ctx):
-                yield drawn[~self.absent[drawn]]
+        for drawn in self.inner.batches(examples, ctx):
+            yield drawn[~self.absent[drawn]]
 
     def init(self, shared: Vector, ctx: Context) -> Any:
-        """The job's own state; None for all others."""
-        return self.inner.init(shared, ctx) if ctx.client == self.client else None
+        """The job's own."""
+        return self.inner.init(shared, ctx)
 
     def step(self, state: Any, batch: Examples, ctx: Context) -> Any:
-        """The job's own step."""
+        """The job's own."""
         return self.inner.step(state, batch, ctx)
 
     def finish(self, shared: Vector, state: Any) -> tuple[Vector, float]:
-        """The job's own delta; zeros of all others."""
-        if state is None:
-            return np.zeros(len(shared), np.float32), 0.0
+        """The job's own."""
         return self.inner.finish(shared, state)
 
 
@@ -137,7 +134,7 @@ def _run(
     seen = watch(
         plan,
         model,
-        Carrier(work if noise else silent_work(work), names[0], absent),
+        Zeroing(work if noise else silent_work(work), absent),
         lambda client: mine if client == names[0] else nothing,
         names,
         look,
