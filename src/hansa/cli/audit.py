@@ -31,7 +31,8 @@ def privacy(
     rounds: int = typer.Option(
         0,
         min=0,
-        help="Rounds of the job that are attacked; 0 = as many as a minute allows, or it takes to see.",
+        help="Rounds of the job that are attacked; 0 = as many as a minute allows, or it takes to "
+        "see.",
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the canaries; noise is always fresh."),
     output: Path | None = typer.Option(

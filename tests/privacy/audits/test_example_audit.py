@@ -11,6 +11,7 @@ import pytest
 from hansa.core.job import Job, Rounds
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Context, Relation, Site
+from hansa.core.vector import Schema, Tensor
 from hansa.privacy.audits import audit, opinions
 from hansa.privacy.audits.audit import claimed, shortened
 from hansa.privacy.audits.example_runs import Zeroing, at_once, canary_examples
@@ -113,6 +114,22 @@ def test_canaries_fit_into_the_smallest_client_and_can_be_told_apart():
     many = replace(plan.job, privacy=replace(plan.job.privacy, examples=700))
     assert at_once(replace(plan, job=many)) == 32
     assert at_once(jobs.planned(jobs.plain())[0]) == 32
+
+
+def test_the_middle_of_scores_does_not_come_from_the_coins():
+    """Also where each run has one canary: a middle of each run by itself would tell nothing."""
+    rng = np.random.default_rng(0)
+    coins = rng.integers(0, 2, 4000).astype(bool)
+    scores = Scores(7.0 + 5.0 * coins + rng.standard_normal(4000), coins)
+    assert ((scores.centred().scores > 0) == coins).mean() > 0.98
+    plan, task = jobs.planned(jobs.dpsgd(batch_size=20, steps=1, rounds=Rounds(count=1)))
+    few = replace(plan.task, schema=Schema((Tensor("w", (4,)),)))
+    assert at_once(replace(plan, task=few)) == 1
+    alone = replace(plan.job, privacy=replace(plan.job.privacy, examples=1))
+    assert at_once(replace(plan, job=alone)) == 1
+    one, _ = jobs.planned(jobs.dpsgd(examples=1, batch_size=1, steps=1, rounds=Rounds(count=1)))
+    found = canary_examples(one, task, 200, KEY, noise=False)
+    assert ((found.scores > 0) == found.coins).all()
 
 
 def test_a_canary_that_is_out_is_drawn_and_contributes_nothing():

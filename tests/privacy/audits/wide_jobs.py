@@ -54,10 +54,10 @@ def distributed(epsilon: float = 2.0, **words: Any) -> Job:
     return job(**{**usual, **words})
 
 
-def dpsgd(epsilon: float = 2.0, steps: int = 4, batch_size: int = 5, **words: Any) -> Job:
+def dpsgd(steps: int = 4, batch_size: int = 5, examples: int = 20, **words: Any) -> Job:
     """Noise by each client, at each step."""
     privacy = Privacy(
-        unit="example", mechanism="dpsgd", clip=1.0, epsilon=epsilon, delta=1e-5, examples=20
+        unit="example", mechanism="dpsgd", clip=1.0, epsilon=2.0, delta=1e-5, examples=examples
     )
     usual: dict[str, Any] = {
         "privacy": privacy,

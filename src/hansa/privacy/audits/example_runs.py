@@ -98,7 +98,7 @@ def canary_examples(
     def train(canaries: Examples, coins: Coins) -> Floats:
         return _run(plan, task, names, canaries, coins, noise=noise)
 
-    return canary_scores(train, rows, count, key, kind=kind, at_once=at_once(plan))
+    return canary_scores(train, rows, count, key, kind=kind, at_once=at_once(plan)).centred()
 
 
 def at_once(plan: Plan) -> int:
@@ -140,6 +140,4 @@ def _run(
         look,
         noise=noise,
     )
-    total = np.asarray(np.sum([found for found, _ in seen], axis=0), np.float64)
-    found: Floats = total - (total.max() + total.min()) / 2
-    return found
+    return np.asarray(np.sum([found for found, _ in seen], axis=0), np.float64)

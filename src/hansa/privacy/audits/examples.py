@@ -36,7 +36,8 @@ Kind = Literal["mislabelled", "foreign"]
 
 Train: TypeAlias = Callable[[Examples, Coins], Floats]
 """Trains once, with fresh randomness, on the canaries whose coin is true, and scores all of them:
-(m,) finite numbers, above 0 where a canary seems to be in. A score may use what is released and
+(m,) finite numbers, higher where a canary seems to be in, above 0 if the middle is known; where it
+is not, `Scores.centred` finds one. A score may use what is released and
 the canaries, never the coins."""
 
 AT_ONCE = 32
