@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from hansa.core import events
 from hansa.core.events import Event
 from hansa.core.job import Job
-from hansa.core.parts import ClientSampler, Facts, Parts, Relation
+from hansa.core.parts import Facts, Parts, Relation
 from hansa.core.spec import Domain, Held, Reader
 
 MANY = 10
@@ -38,9 +38,11 @@ def claims_of(
     )
 
 
-def sampling_words(sampler: ClientSampler) -> str:
-    """How a cohort is drawn, as implemented."""
-    return str(sampler)
+def sampling_words(parts: Parts, facts: Facts) -> str:
+    """How clients are drawn, and their examples where that counts, as implemented."""
+    if facts["delta"].reveals is None:
+        return str(parts.sampler)
+    return f"{parts.sampler}; batches: drawn example by example, and secret"
 
 
 @runtime_checkable
@@ -96,7 +98,7 @@ def _privacy(
     if privacy.mechanism == "local":
         return _local(job, parts, facts, epsilon, accountant)
     if delta.reveals is not None:
-        return _example(job, parts, epsilon, accountant)
+        return _example(job, parts, facts, epsilon, accountant)
     if delta.noise > 0:
         return _distributed(job, parts, facts, epsilon, accountant)
     neighbours = 2.0 if sampler.relation is Relation.REPLACE_ONE else 1.0
@@ -106,7 +108,7 @@ def _privacy(
     return (
         f"Differential privacy of the released models: epsilon {epsilon:.4g} at delta "
         f"{privacy.delta:g}; unit: one {privacy.unit}; relation: {sampler.relation.value}; "
-        f"sampling: {sampling_words(sampler)}; accountant: {accountant}; trust model: "
+        f"sampling: {sampling_words(parts, facts)}; accountant: {accountant}; trust model: "
         f"central, the coordinator adds the noise and {_before(facts)}.",
         f"The noise on the mean has a standard deviation of "
         f"{mean / unit:.3g} clip norms in each coordinate.",
@@ -129,11 +131,12 @@ def _distributed(
 ) -> tuple[str, ...]:
     """What holds where the clients add the noise themselves."""
     privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
+    sampling = sampling_words(parts, facts)
     mean = delta.noise * math.sqrt(sampler.expected) / (sampler.expected * delta.weight)
     return (
         f"Differential privacy of each round's sum, hence of the models: epsilon {epsilon:.4g} at "
         f"delta {privacy.delta:g}; unit: the data of one {privacy.unit}; relation: "
-        f"{sampler.relation.value}; sampling: {sampling_words(sampler)}; accountant: {accountant}; "
+        f"{sampler.relation.value}; sampling: {sampling}; accountant: {accountant}; "
         f"trust model: distributed, {parts.mechanism}.",
         f"The noise on the mean has a standard deviation of {mean / privacy.clip:.3g} clip norms "
         "in each coordinate, if all answer.",
@@ -163,7 +166,7 @@ def _local(
         "Differential privacy of all that one client sends, towards the coordinator and everybody "
         f"else: epsilon {epsilon:.4g} at delta {privacy.delta:g} for its {turns:,} updates of this "
         f"job together; unit: all data of one {privacy.unit}; relation: {sampler.relation.value}; "
-        f"sampling: {sampling_words(sampler)}; accountant: {accountant}; trust model: "
+        f"sampling: {sampling_words(parts, facts)}; accountant: {accountant}; trust model: "
         f"{parts.mechanism}.",
         "Robust rules, masks and everything else that is done with the updates costs no privacy.",
         f"The noise of one client has a standard deviation of {delta.noise / privacy.clip:.3g} "
@@ -174,7 +177,9 @@ def _local(
     )
 
 
-def _example(job: Job, parts: Parts, epsilon: float, accountant: str) -> tuple[str, ...]:
+def _example(
+    job: Job, parts: Parts, facts: Facts, epsilon: float, accountant: str
+) -> tuple[str, ...]:
     """What holds where each client hides its single examples while it trains."""
     privacy, sampler = job.privacy, parts.sampler
     turns = sampler.participations(job.rounds.count)
@@ -186,8 +191,8 @@ def _example(job: Job, parts: Parts, epsilon: float, accountant: str) -> tuple[s
         "Differential privacy of all that one client sends, towards the coordinator and everybody "
         f"else: epsilon {epsilon:.4g} at delta {privacy.delta:g} at most for its {turns:,} updates "
         "of this job together; unit: one training example of one client; relation: "
-        f"{sampler.relation.value}; sampling: {sampling_words(sampler)}; batches: drawn example by "
-        f"example, and secret; accountant: {accountant}; trust model: {parts.mechanism}.",
+        f"{sampler.relation.value}; sampling: {sampling_words(parts, facts)}; accountant: "
+        f"{accountant}; trust model: {parts.mechanism}.",
         *(found if privacy.epsilon else ()),
         "The coordinator cannot see what noise a client added, nor what other jobs cost the same "
         "examples: each client counts that itself.",

@@ -22,6 +22,7 @@ from typing import Any
 
 from hansa.core import events
 from hansa.core.canonical import Json
+from hansa.core.claims import sampling_words
 from hansa.core.events import Event
 from hansa.core.parts import Correlated
 from hansa.core.plan import Plan
@@ -188,7 +189,7 @@ def statement_of(
         epsilon=plan.epsilon if private else None,
         delta=plan.job.privacy.delta if private else None,
         accountant=_accountant(plan) if private else "none: nothing is counted",
-        sampling=str(plan.parts.sampler),
+        sampling=sampling_words(plan.parts, plan.facts),
         rounds=plan.charges if private else plan.job.rounds.count,
         mechanism=str(plan.parts.mechanism),
         noise_sampler=made.sampler if private else facts.NO_NOISE,

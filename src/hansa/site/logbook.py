@@ -45,9 +45,8 @@ class Logbook:
         with self._writing:
             entry = {"kind": kind, "time": time, **body, "previous": self._head}
             entry["hash"] = _hash(entry)
-            line = json.dumps(entry, sort_keys=True) + "\n"
             try:
-                _append(self._path, line.encode("utf-8"))
+                _append(self._path, _line(entry))
             except OSError as error:
                 raise StoreError(
                     f"the site's log cannot be written ({error.strerror}), so nothing may leave",
@@ -91,12 +90,13 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     previous = FIRST
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             entry = _entry(line)
             stated = entry.get("hash")
             rest = {key: value for key, value in entry.items() if key != "hash"}
-            if entry.get("previous") != previous or stated != _hash(rest):
+            same = line == _line(entry)  # a number can be written in two ways
+            if not same or entry.get("previous") != previous or stated != _hash(rest):
                 raise StoreError(
                     f"line {number} of {path} does not follow from the line before",
                     fix="restore the file from its backup; somebody changed it",
@@ -105,7 +105,11 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _entry(line: str) -> dict[str, Any]:
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, sort_keys=True).encode("ascii") + b"\n"
+
+
+def _entry(line: bytes) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError:

@@ -98,7 +98,7 @@ def audit(
         mechanism=str(whole.parts.mechanism),
         unit=plan.job.privacy.unit,
         relation=plan.relation.value,
-        sampling=sampling_words(plan.parts.sampler),
+        sampling=sampling_words(plan.parts, plan.facts),
         accountant=best_accountant(plan.event, plan.relation).name if plan.private else "",
         rounds=plan.job.rounds.count,
         rounds_of_job=whole.job.rounds.count,
