@@ -424,3 +424,9 @@ def test_a_plan_from_when_the_log_was_short_is_not_kept(postgres):
 
         store.budgets.write(many)
         assert store.budgets.write(read) == 0
+
+
+def test_examples_are_counted_by_sites_and_not_here(store):
+    with pytest.raises(Refused, match="only their sites know"):
+        store.budgets.create(block(unit="example", relation="zero_out"), 1.0)
+    assert store.budgets.standings() == []

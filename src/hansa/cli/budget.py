@@ -23,7 +23,7 @@ def create(
     name: str = typer.Argument(metavar="NAME", help="Name of the budget."),
     epsilon: float = typer.Option(..., help="What all jobs together may not exceed."),
     delta: float = typer.Option(..., help="Probability with which epsilon may not hold."),
-    unit: str = typer.Option("client", help="Whose presence is hidden: client or example."),
+    unit: str = typer.Option("client", help="Whose presence is hidden: client."),
     relation: str = typer.Option(
         "add_or_remove_one", help="What is compared: add_or_remove_one, replace_one or zero_out."
     ),

@@ -26,7 +26,7 @@ from hansa.coordinator.database import Database
 from hansa.coordinator.rows import BudgetRow, Cosignature, Head
 from hansa.coordinator.store_events import append
 from hansa.core.events import Event
-from hansa.errors import HansaError, StoreError
+from hansa.errors import HansaError, Refused, StoreError
 
 if TYPE_CHECKING:
     from hansa.core.plan import Plan
@@ -83,7 +83,16 @@ class Budgets:
     # -------------------------------------------------------------- commands
 
     def create(self, block: Block, now: float) -> None:
-        """Adds a block; see `Book.create`."""
+        """Adds a block; see `Book.create`.
+
+        Raises:
+          Refused: there is another block of that name, or it counts what only sites can count.
+        """
+        if block.unit == "example":
+            raise Refused(
+                "a budget by example would cover jobs whose noise and rates only their sites know",
+                fix="let each site write a [budget] into its site.toml",
+            )
 
         def step(connection: Connection, book: StoredBook) -> None:
             if block.name not in book.blocks():
