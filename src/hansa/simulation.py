@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -17,21 +18,23 @@ from hansa.core.parts import Site, Split, Task
 from hansa.core.plan import Plan
 from hansa.core.round import Engine, RoundRecord, TrainState, World
 from hansa.core.train import OnRound, initial_state, train
+from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
 from hansa.engines.memory import MemoryJournal
+from hansa.engines.workers import WorkersEngine
+from hansa.engines.workers_messages import KEPT_CLIENTS, FromJob
+from hansa.engines.workers_pool import cores
 from hansa.errors import HansaError
 from hansa.nearest import suggest
 from hansa.privacy.ledger import MemoryLedger
 from hansa.recipes import compile_plan
 from hansa.work.bundle import facts_of, load_task
+from hansa.work.threads import one_thread
 
 T = TypeVar("T")
 
-ENGINES = ("inline",)
-"""Engines that can simulate."""
-
-_KEPT_CLIENTS = 4096
-"""Clients whose examples are kept in memory between rounds."""
+ENGINES = ("inline", "workers", "auto")
+"""Engines that can simulate; `auto` is one of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Result:
       clients_per_second: updates that counted, by the time their rounds took.
       metrics: of the final model; empty if nothing was measured after the last round.
       model_sha256: of the final parameters.
+      engine: what ran the clients at the end.
+      engine_because: why it and no other.
     """
 
     plan: Plan
@@ -55,6 +60,8 @@ class Result:
     clients_per_second: float
     metrics: dict[str, float | None]
     model_sha256: str
+    engine: str = "inline"
+    engine_because: str = ""
 
 
 def simulate(
@@ -79,37 +86,51 @@ def simulate(
       clients: population, instead of the job's.
       seed: instead of the job's.
       rounds: number of rounds, instead of the job's.
-      engine: what runs the clients: inline.
+      engine: what runs the clients: `inline`, one after the other in this process; `workers`, in
+        as many processes as there are cores; `auto`, whichever is sooner. The result is the same.
       on_round: called with each round's record, also of void rounds.
       debug: stop at the first client that raises, with a call that repeats it.
       masked: lead the whole protocol where the job hides updates; the result is the same without.
-      task: the job's task, if it is at hand already.
+      task: the job's task, if it is at hand already. It runs in this process only, so without
+        workers.
 
     Raises:
+      HansaError: there is no such engine, or `workers` with a task at hand or in debug mode.
       PlanRefused: the job's parts do not fit.
       RoundVoid: too few clients could be counted, again and again.
       BudgetExceeded: void rounds used up the declared releases.
       ClientFailed: in debug mode, a client raised.
     """
     job = _overridden(job, clients, seed, rounds)
-    task = load_task(job) if task is None else task
-    plan = compile_plan(job, facts_of(job, task))
-    journal = MemoryJournal()
-    key = ReplayKey.of_seed(plan.job.seed)
-    world = World(
-        job=plan.job.name,
-        engine=_engine(engine, task, debug=debug, masked=masked),
-        ledger=MemoryLedger(plan.charges),
-        journal=journal,
-        noise=key,
-        key=key,
-        population=population_of(plan.job, task),
-    )
-    params = task.initial(plan.job.seed)
-    params.flags.writeable = False
-    heard = on_round if on_round is not None else _nothing
-    state = _run(train(plan, initial_state(plan, params), world, heard))
-    return _result(plan, state, journal.records)
+    wanted = choose(engine, job, debug=debug, masked=masked, handed=task is not None)
+    with ExitStack() as held:
+        workers = WorkersEngine(FromJob(job))
+        if wanted.name != "inline":
+            held.callback(workers.close)
+        if wanted.name == "workers":
+            workers.start()  # they load the task while this process does
+        task = load_task(job) if task is None else task
+        plan = compile_plan(job, facts_of(job, task))
+        held.enter_context(one_thread())
+        running = _engine(wanted.name, task, workers, debug=debug, masked=masked)
+        journal = MemoryJournal()
+        key = ReplayKey.of_seed(plan.job.seed)
+        world = World(
+            job=plan.job.name,
+            engine=running,
+            ledger=MemoryLedger(plan.charges),
+            journal=journal,
+            noise=key,
+            key=key,
+            population=population_of(plan.job, task),
+        )
+        params = task.initial(plan.job.seed)
+        params.flags.writeable = False
+        heard = on_round if on_round is not None else _nothing
+        state = _run(train(plan, initial_state(plan, params), world, heard))
+        if isinstance(running, AutoEngine):
+            wanted = Choice(running.name, running.because)
+        return _result(plan, state, journal.records, wanted)
 
 
 def population_of(job: Job, task: Task) -> tuple[str, ...]:
@@ -141,18 +162,62 @@ def _overridden(job: Job, clients: int | None, seed: int | None, rounds: int | N
     return job
 
 
-def _engine(name: str, task: Task, *, debug: bool, masked: bool) -> Engine:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine, and why it."""
+
+    name: str
+    because: str
+
+
+def choose(name: str, job: Job, *, debug: bool, masked: bool, handed: bool) -> Choice:
+    """The engine that runs a job, as far as it can be known before anything was timed.
+
+    Args:
+      name: of the engine that was asked for.
+      job: what will run.
+      debug: whether a client's error is to be shown as it is.
+      masked: whether the whole protocol is led where the job hides updates.
+      handed: whether the task is an object of this process.
+
+    Raises:
+      HansaError: there is no such engine, or it cannot do what was asked for.
+    """
     if name not in ENGINES:
         raise HansaError(f"there is no engine '{name}'", fix=suggest(name, ENGINES, "engines"))
+    if name == "inline":
+        return Choice(name, "it was asked for")
+    only_here = "a client's error can be repeated in its own process only" if debug else ""
+    if handed:
+        only_here = "a task that is handed in is in this process only"
+    if only_here and name == "workers":
+        raise HansaError(
+            f"{only_here}, and the engine is workers", fix='use the engine "inline" or "auto"'
+        )
+    if only_here:
+        return Choice("inline", only_here)
+    if masked and job.secure_aggregation.enabled:
+        return Choice("inline", "masks are led in one process; without them the sum is the same")
+    if name == "auto" and cores() == 1:
+        return Choice("inline", "there is one processor core")
+    return Choice(name, "it was asked for")
 
-    @lru_cache(maxsize=_KEPT_CLIENTS)
+
+def _engine(name: str, task: Task, workers: WorkersEngine, *, debug: bool, masked: bool) -> Engine:
+    if name == "workers":
+        return workers
+
+    @lru_cache(maxsize=KEPT_CLIENTS)
     def data(client: str) -> Split:
         return task.data(Site(client, MappingProxyType({})))
 
-    return InlineEngine(task, data, debug, masked)
+    inline = InlineEngine(task, data, debug, masked)
+    return AutoEngine(inline, workers) if name == "auto" else inline
 
 
-def _result(plan: Plan, state: TrainState, records: Sequence[RoundRecord]) -> Result:
+def _result(
+    plan: Plan, state: TrainState, records: Sequence[RoundRecord], engine: Choice
+) -> Result:
     trained = [r.seconds for r in records if r.purpose is Purpose.TRAIN]
     seconds = sum(r.seconds for r in records)
     counted = sum(len(r.members) for r in records)
@@ -165,6 +230,8 @@ def _result(plan: Plan, state: TrainState, records: Sequence[RoundRecord]) -> Re
         clients_per_second=counted / seconds if seconds else 0.0,
         metrics=measured[-1] if measured else {},
         model_sha256=state.model,
+        engine=engine.name,
+        engine_because=engine.because,
     )
 
 

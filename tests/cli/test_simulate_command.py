@@ -13,6 +13,7 @@ KEYS = {
     "job",
     "plan_digest",
     "engine",
+    "engine_because",
     "rounds",
     "seconds_per_round",
     "clients_per_second",

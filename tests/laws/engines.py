@@ -14,12 +14,12 @@ from hansa.core.parts import Model, Partial, Split
 from hansa.core.plan import Plan
 from hansa.core.round import Engine
 from hansa.core.train import initial_state, train
+from tests.support.sources import Empty, Infinite, Raising
 from tests.support.toy import (
     POPULATION,
     TOY,
     data,
     gathered,
-    nobody,
     plan,
     round_task,
     run,
@@ -40,7 +40,10 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 class EngineLaws:
-    """Subclass it as `Test...` and make engines for a model and its data."""
+    """Subclass it as `Test...` and make engines for a model and its data.
+
+    All sources of data can be sent to other processes.
+    """
 
     def engine(self, model: Model, source: Data) -> Engine:
         raise NotImplementedError
@@ -74,13 +77,8 @@ class EngineLaws:
 
     def test_a_client_that_fails_is_a_dropout_and_the_rest_counts(self, plan):
         bad = POPULATION[2]
-
-        def source(client: str) -> Split:
-            if client == bad:
-                raise RuntimeError("a private value 41.5")
-            return data(client)
-
-        partials, dropouts = gathered(self.engine(TOY, source), round_task(plan), POPULATION)
+        engine = self.engine(TOY, Raising(bad))
+        partials, dropouts = gathered(engine, round_task(plan), POPULATION)
         assert [d.client for d in dropouts] == [bad]
         assert "41.5" not in dropouts[0].reason
         rest = tuple(c for c in POPULATION if c != bad)
@@ -88,14 +86,9 @@ class EngineLaws:
         assert self.total(plan, partials, Purpose.TRAIN) == self.by_hand(plan, rest, Purpose.TRAIN)
 
     def test_an_update_that_is_rejected_is_a_dropout(self):
-        def source(client: str) -> Split:
-            split = data(client)
-            if client == POPULATION[0]:
-                split.train.inputs[:] = np.inf
-            return split
-
+        engine = self.engine(TOY, Infinite(POPULATION[0]))
         with np.errstate(all="ignore"):
-            partials, dropouts = gathered(self.engine(TOY, source), round_task(plan()), POPULATION)
+            partials, dropouts = gathered(engine, round_task(plan()), POPULATION)
         assert [d.client for d in dropouts] == [POPULATION[0]]
         assert len([m for p in partials for m in p.members]) == len(POPULATION) - 1
 
@@ -105,10 +98,8 @@ class EngineLaws:
         assert [m for p in partials for m in p.members] == []
 
     def test_a_client_without_examples_counts_with_weight_zero(self, plan):
-        def source(client: str) -> Split:
-            return nobody(client) if client == POPULATION[0] else data(client)
-
-        partials, dropouts = gathered(self.engine(TOY, source), round_task(plan), POPULATION)
+        engine = self.engine(TOY, Empty(POPULATION[0]))
+        partials, dropouts = gathered(engine, round_task(plan), POPULATION)
         assert dropouts == []
         fold = Fold.of(round_task(plan))
         whole = fold.zero()

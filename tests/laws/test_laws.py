@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from hansa.algorithms import ALGORITHMS
 from hansa.core.events import NoOp
 from hansa.core.parts import Relation, Update
 from hansa.core.spec import Divisor, Domain, Reader
+from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
+from hansa.engines.workers import WorkersEngine
 from hansa.mechanisms.discrete import CentralDiscrete
 from hansa.mechanisms.distributed import DistributedGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
@@ -39,6 +44,7 @@ from tests.laws.samplers import SamplerLaws
 from tests.laws.settings import LAW
 from tests.laws.stages import StageLaws, clients, raw
 from tests.laws.work import ClientWorkLaws, ServerOptimizerLaws
+from tests.support.sources import Both
 from tests.support.toy import LAYOUT, context, encode, facts_after, update
 
 # ------------------------------------------------------------------ stages
@@ -352,6 +358,40 @@ class TestMemoryLedger(LedgerLaws):
 class TestInline(EngineLaws):
     def engine(self, model, source):
         return InlineEngine(model, source)
+
+
+@pytest.fixture(scope="class")
+def pools():
+    """Engines with processes, one for each source, ended at the end."""
+    with ExitStack() as held:
+
+        @cache
+        def engine(model, source):
+            return held.enter_context(WorkersEngine(Both(model, source), 2))
+
+        yield engine
+
+
+class TestWorkers(EngineLaws):
+    @pytest.fixture(autouse=True)
+    def _pools(self, pools):
+        self.pools = pools
+
+    def engine(self, model, source):
+        return self.pools(model, source)
+
+
+class TestAuto(EngineLaws):
+    """From the third client on with workers, as if it had taken long."""
+
+    @pytest.fixture(autouse=True)
+    def _pools(self, pools):
+        self.pools = pools
+
+    def engine(self, model, source):
+        ticks = itertools.count(step=100.0)
+        workers = self.pools(model, source)
+        return AutoEngine(InlineEngine(model, source), workers, ticks.__next__)
 
 
 # ------------------------------------------------------------------ algorithms

@@ -19,7 +19,11 @@ def simulate(
     clients: int | None = typer.Option(None, min=1, help="Clients, instead of the job's."),
     rounds: int | None = typer.Option(None, min=1, help="Rounds, instead of the job's."),
     seed: int | None = typer.Option(None, min=0, help="Seed, instead of the job's."),
-    engine: str = typer.Option("inline", help="What runs the clients: inline."),
+    engine: str = typer.Option(
+        "auto",
+        help="What runs the clients: inline, one after the other; workers, in a process for each "
+        "core; auto, whichever is sooner. The result is the same.",
+    ),
     debug_clients: bool = typer.Option(
         False, "--debug-clients", help="Stop at the first client that fails, and say why."
     ),
@@ -69,16 +73,17 @@ def simulate(
         if record.purpose is Purpose.TRAIN and not record.void
     ]
     if json:
-        emit(_object(result, engine, values))
+        emit(_object(result, values))
     else:
         _show(result, len(values))
 
 
-def _object(result: Result, engine: str, values: list[dict[str, float | None]]) -> dict[str, Any]:
+def _object(result: Result, values: list[dict[str, float | None]]) -> dict[str, Any]:
     return {
         "job": result.plan.job.name,
         "plan_digest": result.plan.digest,
-        "engine": engine,
+        "engine": result.engine,
+        "engine_because": result.engine_because,
         "rounds": len(values),
         "seconds_per_round": result.seconds_per_round,
         "clients_per_second": result.clients_per_second,
@@ -93,6 +98,7 @@ def _show(result: Result, rounds: int) -> None:
         f"{result.plan.job.name}: {rounds} rounds, {result.seconds_per_round:.3g} s a round, "
         f"{result.clients_per_second:.3g} clients a second."
     )
+    say(f"Engine: {result.engine}, because {result.engine_because}.")
     heading("Final model")
     if result.plan.private and result.metrics:
         say("The values carry noise, as those of a federation would.")

@@ -12,6 +12,7 @@ from hansa.core.contribute import Fold, RoundTask, contribute
 from hansa.core.parts import Dropout, Model, Partial, Split, Update
 from hansa.core.vector import Vector
 from hansa.engines.masking import groups_of, revealed, session_of
+from hansa.engines.reasons import reason_of, told
 from hansa.errors import ClientFailed, HansaError, RoundVoid, UpdateRejected
 from hansa.secagg.client import client_flow
 from hansa.secagg.drive import turns
@@ -88,7 +89,7 @@ class InlineEngine:
             except ClientFailed as error:
                 if self.debug:
                     raise
-                yield Dropout(client, _told(error.__cause__))
+                yield Dropout(client, told(error.__cause__))
         if mask is not None:
             partial = revealed(task.plan, partial.value, partial.members)
         yield partial
@@ -136,7 +137,7 @@ class InlineEngine:
             if self.debug and isinstance(reason, ClientFailed):
                 raise reason
             if client not in members:
-                yield Dropout(client, _reason(reason, why))
+                yield Dropout(client, reason_of(reason, why))
         if total is not None:
             yield revealed(task.plan, total.vector, total.members)
 
@@ -163,15 +164,3 @@ class InlineEngine:
                 f"simulate(job, seed={job.seed}, rounds={task.round + 1}, debug=True)",
                 again=again,
             ) from error
-
-
-def _reason(error: HansaError | None, otherwise: str) -> str:
-    """Why a client is not in the sum; what a task raised may quote data and is not told."""
-    if error is None:
-        return otherwise
-    return _told(error.__cause__) if isinstance(error, ClientFailed) else error.message
-
-
-def _told(cause: BaseException | None) -> str:
-    """An error of Hansa has words that may leave a site; of any other only the type is told."""
-    return cause.message if isinstance(cause, HansaError) else type(cause).__name__

@@ -1,0 +1,204 @@
+"""The workers engine: clients in as many processes as there are cores, one sum from each.
+
+    one round:   parameters ──► shared memory, once
+                 places     ──► a queue, the longest clients first
+                 worker: take a place, train, fold ... ──► one partial sum
+
+| what happens                              | result                                           |
+|-------------------------------------------|--------------------------------------------------|
+| nothing of note                           | the bits of the inline engine                    |
+| a client raises, an update is rejected    | Dropout, with the reason that inline gives       |
+| a worker is killed                        | replaced; its clients are trained again          |
+| workers are killed again and again        | HansaError, with the client that was trained     |
+| the simulation is interrupted or killed   | all processes end                                |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from hansa.aggregators.grouped import SUM
+from hansa.core.contribute import Fold, RoundTask
+from hansa.core.parts import Dropout, Partial
+from hansa.engines.masking import groups_of, revealed
+from hansa.engines.workers_messages import MOST_PLACES, Order, Report, Source, without_bulk
+from hansa.engines.workers_pool import Pool, Worker, cores
+from hansa.errors import HansaError
+from hansa.stages.mask import mask_of
+
+MOST_LOSSES = 5
+"""Workers that may be lost in one round before it is given up."""
+
+_Placed = tuple[int, str]
+"""The number of a client's group, and the client."""
+
+
+@dataclass(slots=True)
+class WorkersEngine:
+    """Runs the clients of a simulation in processes that live as long as the engine.
+
+    Where the plan hides updates, they are summed without masks, which gives the same sum.
+    Close it, or use it as a context manager.
+
+    Attributes:
+      source: how a worker gets the model and the clients' examples.
+      number: how many workers; as many as there are cores if left out.
+    """
+
+    source: Source
+    number: int = field(default_factory=cores)
+    _pool: Pool | None = field(default=None, repr=False)
+    _examples: dict[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def real(self) -> bool:
+        """False: all clients are this machine."""
+        return False
+
+    def start(self) -> Pool:
+        """Starts the processes, without waiting for them: they load the task meanwhile."""
+        if self._pool is None:
+            self._pool = Pool(self.source, self.number)
+        return self._pool
+
+    def ready(self) -> bool:
+        """Whether a round would not have to wait for the processes."""
+        return self._pool is not None and self._pool.ready()
+
+    def pids(self) -> tuple[int, ...]:
+        """The processes: first the one that starts the others."""
+        return self._pool.pids() if self._pool is not None else ()
+
+    def close(self) -> None:
+        """Ends the processes; a later round would start new ones."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> WorkersEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def gather(
+        self, task: RoundTask, cohort: Sequence[str]
+    ) -> AsyncIterator[Partial | Dropout]:
+        """Trains the clients, the longest first, and yields one partial from each worker.
+
+        Raises:
+          HansaError: workers were lost again and again, or cannot load the task.
+        """
+        mask = mask_of(task.plan)
+        groups = [tuple(cohort)] if mask is None else groups_of(task, mask, cohort)
+        left = [(number, client) for number, group in enumerate(groups) for client in group]
+        sums = None if mask is None else _Sums.of(task, len(groups))
+        dropouts: dict[str, Dropout] = {}
+        whole = False
+        try:
+            async for report in self._reports(task, left, hidden=mask is not None):
+                dropouts.update((dropout.client, dropout) for dropout in report.dropouts)
+                for number, partial in report.partials.items():
+                    if sums is None:
+                        yield partial
+                    else:
+                        sums.add(number, partial)
+            whole = True
+        finally:
+            if not whole:  # what the workers still do belongs to no round
+                self.close()
+        for client in cohort:
+            if client in dropouts:
+                yield dropouts[client]
+        for partial in sums.parts if sums is not None else ():
+            yield revealed(task.plan, partial.value, partial.members)
+
+    async def _reports(
+        self, task: RoundTask, left: list[_Placed], *, hidden: bool
+    ) -> AsyncIterator[Report]:
+        """Orders until every client is in a report; who was with a lost worker comes again."""
+        losses = 0
+        while left:
+            pool = self.start()
+            await pool.fill()
+            pool.memory.write(task.params)
+            left.sort(key=self._length, reverse=True)
+            order = Order(
+                without_bulk(task),
+                task.plan,
+                len(task.params),
+                tuple(left),
+                -(-len(left) // MOST_PLACES),
+                hidden,
+            )
+            pool.order(order, task.plan.digest)
+            lost = []
+            async for worker, report in _as_they_come(pool):
+                if report is None:
+                    lost.append(_loss(pool, worker, order))
+                    continue
+                self._examples.update(report.examples)
+                done = {d.client for d in report.dropouts}
+                done.update(m for p in report.partials.values() for m in p.members)
+                left = [placed for placed in left if placed[1] not in done]
+                yield report
+            losses += len(lost)
+            if losses >= MOST_LOSSES:
+                raise HansaError(
+                    f"{losses} workers were lost in round {task.round}; the last one {lost[-1]}",
+                    fix="look at that client's data and at this machine's memory, use fewer "
+                    'workers, or the engine "inline"',
+                )
+
+    def _length(self, placed: _Placed) -> int:
+        """How long a client takes: its examples; one that was never seen may be the longest."""
+        return self._examples.get(placed[1], 2**62)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """The sum of each group, where the plan hides single updates."""
+
+    fold: Fold
+    parts: list[Partial]
+
+    @classmethod
+    def of(cls, task: RoundTask, groups: int) -> _Sums:
+        """Nothing yet."""
+        of = Fold.of(task)
+        fold = Fold(SUM, of.layout, of.facts, of.plan)
+        return cls(fold, [fold.zero() for _ in range(groups)])
+
+    def add(self, number: int, partial: Partial) -> None:
+        """Adds what one worker made of a group; `partial` is consumed."""
+        self.parts[number] = self.fold.aggregator.merge(self.parts[number], partial)
+
+
+async def _as_they_come(pool: Pool) -> AsyncIterator[tuple[Worker, Report | None]]:
+    """Each worker with its report, whoever is first."""
+    waiting = {asyncio.ensure_future(pool.report_of(worker)): worker for worker in pool.workers}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                yield waiting.pop(future), future.result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _loss(pool: Pool, worker: Worker, order: Order) -> str:
+    """How a worker ended, and what it was at."""
+    at = pool.memory.worked_on(worker.slot)
+    pool.memory.works_on(worker.slot)
+    how = pool.remove(worker)
+    return how if at is None else f"{how}, with '{order.clients[at][1]}'"

@@ -1,0 +1,216 @@
+"""What runs in the processes of the workers engine: a nursery, and the workers that it forks.
+
+The nursery loads the task once, with one thread, and forks workers from there: a worker costs
+milliseconds, and shares the memory of the libraries. It holds no open computation when it forks,
+so a fork is safe. A task that starts threads while it is loaded is loaded in each worker instead.
+
+    simulation ── "fork" and a socket ──► nursery ── fork ──► worker
+               ◄── process id ──────────
+    simulation ── a pipe that nobody writes to: when it ends, so does everybody
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NoReturn
+
+from hansa.aggregators.grouped import SUM
+from hansa.core.contribute import Fold, RoundTask, contribute
+from hansa.core.parts import Dropout, Model, Partial, Split, Update
+from hansa.core.plan import Plan
+from hansa.core.vector import Vector
+from hansa.engines.reasons import told
+from hansa.engines.workers_messages import (
+    Data,
+    Failed,
+    Memory,
+    Order,
+    Report,
+    Source,
+    Wire,
+    take_place,
+)
+from hansa.errors import HansaError, UpdateRejected
+
+
+def main(control: int, memory: int, places: int, lifeline: int, late: int) -> None:
+    """The nursery: loads the task and forks until the simulation hangs up.
+
+    Args:
+      control: the socket to the simulation.
+      memory: the file with the parameters.
+      places: the pipe that places are taken from.
+      lifeline: the pipe that ends with the simulation.
+      late: 1 to load the task in each worker, because it starts threads.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the simulation hears Ctrl-C and ends all
+    wire = Connection(control)
+    children: set[int] = set()
+    try:
+        source: Source = wire.recv()
+        loaded = None if late else source()
+        threads = _threads()
+        wire.send(threads)
+        while threads == 1 or late:
+            asked = wire.recv()
+            if isinstance(asked, int):
+                wire.send(_ended(asked))
+                children.discard(asked)
+                continue
+            _, slot, kept = asked
+            _, fds, _, _ = socket.recv_fds(_socket(wire), 1, 1)
+            pid = os.fork()
+            if pid == 0:
+                wire.close()
+                _watch(lifeline)
+                _worker(fds[0], slot, kept, (Memory(memory), places), loaded or source)
+            os.close(fds[0])
+            children.add(pid)
+            wire.send(pid)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    except BaseException as error:  # noqa: BLE001  whatever a task raises is told
+        with suppress(OSError):
+            wire.send(_failed(error))
+    finally:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _worker(
+    fd: int, slot: int, kept: int, shared: tuple[Memory, int], found: tuple[Model, Data] | Source
+) -> NoReturn:
+    """One worker: order after order until the simulation hangs up."""
+    wire, code = Connection(fd), 1
+    memory, places = shared
+    try:
+        model, data = found() if callable(found) else found
+        examples: Data = lru_cache(maxsize=kept)(data)
+        plan: Plan | None = None
+        while True:
+            order: Order = wire.recv()
+            plan = order.plan or plan
+            params = memory.read(order.size)
+            share = Share(order, plan, params, model, examples)  # type: ignore[arg-type]
+            while (place := take_place(places)) is not None:
+                for position in range(place * order.piece, (place + 1) * order.piece):
+                    if position < len(order.clients):
+                        memory.works_on(slot, position)
+                        share.train(*order.clients[position])
+            memory.works_on(slot)
+            wire.send(share.report())
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        code = 0
+    except BaseException as error:  # noqa: BLE001  whatever it is, it is told
+        with suppress(OSError):
+            wire.send(_failed(error))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # what the nursery would do at its end is not for a worker to do
+
+
+class Share:
+    """What one worker makes of one order: its clients' updates, folded as they are trained."""
+
+    def __init__(self, order: Order, plan: Plan, params: Vector, model: Model, data: Data) -> None:
+        self._task: RoundTask = replace(order.task, plan=plan, params=params)
+        fold = Fold.of(self._task)
+        self._fold = replace(fold, aggregator=SUM) if order.hidden else fold
+        self._model, self._data = model, data
+        self._partials: dict[int, Partial] = {}
+        self._dropouts: list[Dropout] = []
+        self._examples: dict[str, int] = {}
+
+    def train(self, group: int, client: str) -> None:
+        """Trains one client and adds its update to the sum of its group."""
+        try:
+            update = self._update(client)
+        except Exception as error:  # noqa: BLE001  what a client's task raises drops that client
+            self._dropouts.append(Dropout(client, told(error)))
+            return
+        partial = self._partials.get(group) or self._fold.zero()
+        try:
+            self._partials[group] = self._fold.add(partial, client, update)
+        except UpdateRejected as error:
+            self._dropouts.append(Dropout(client, error.message))
+
+    def _update(self, client: str) -> Update:
+        split: Split = self._data(client)
+        self._examples[client] = len(split.train)
+        return contribute(self._task, client, self._model, split)
+
+    def report(self) -> Report:
+        """All of it."""
+        return Report(self._partials, tuple(self._dropouts), self._examples)
+
+
+def _failed(error: BaseException) -> Failed:
+    if isinstance(error, HansaError):
+        return Failed(error.message, error.fix)
+    return Failed(f"{type(error).__name__}: {error}", "see what the task does when it is loaded")
+
+
+def _threads() -> int:
+    """Threads of this process, also those that Python does not know."""
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:
+        return threading.active_count()
+
+
+def _ended(pid: int) -> str:
+    """How a worker ended whose socket was closed."""
+    for _ in range(100):
+        with suppress(ChildProcessError):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return _words(status)
+        time.sleep(0.01)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    return "closed its socket"
+
+
+def _words(status: int) -> str:
+    if not os.WIFSIGNALED(status):
+        return f"ended with code {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    memory = ", as the system does when memory runs out" if number == signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(number).name}{memory}"
+
+
+def _socket(wire: Wire) -> socket.socket:
+    """The socket of a connection, for what only sockets can carry."""
+    return socket.socket(fileno=os.dup(wire.fileno()))
+
+
+def _watch(lifeline: int) -> None:
+    """Ends this process when the simulation is gone, whatever it is doing."""
+
+    def wait() -> None:
+        with suppress(OSError):
+            os.read(lifeline, 1)
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))
