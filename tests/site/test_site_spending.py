@@ -101,13 +101,28 @@ def test_an_update_that_is_made_again_is_charged_again(tmp_path: Path):
 
 def test_a_job_is_admitted_only_if_all_its_updates_fit(tmp_path: Path):
     spending = Spending(tmp_path, BUDGET)
-    spending.admit(PLAN, EXAMPLES)
+    spending.admit(PLAN, EXAMPLES, "j9")
     take(spending)
     with pytest.raises(PolicyRefused, match=r"are asked for"):
-        spending.admit(replace(PLAN, job=private(rounds=3000).job), EXAMPLES)
+        spending.admit(replace(PLAN, job=private(rounds=3000).job), EXAMPLES, "j9")
     assert fill(spending) > 0
     with pytest.raises(PolicyRefused, match="room for 0 more"):
-        spending.admit(PLAN, EXAMPLES)
+        spending.admit(PLAN, EXAMPLES, "j9")
+
+
+def test_a_job_goes_on_after_a_restart_with_what_it_has_left(tmp_path: Path):
+    """The site is offered the job again; its updates that left are paid for."""
+    small = replace(BUDGET, epsilon=3.0)
+    spending = Spending(tmp_path, small)
+    spending.admit(PLAN, EXAMPLES, "j1")
+    for number in range(2):
+        take(spending, "j1", number)
+    again = Spending(tmp_path, small)
+    again.admit(PLAN, EXAMPLES, "j1")
+    with pytest.raises(PolicyRefused, match="3 are asked for"):
+        again.admit(PLAN, EXAMPLES, "j2")
+    take(again, "j1", 2)
+    Spending(tmp_path, small).admit(PLAN, EXAMPLES, "j1")
 
 
 def test_a_dearer_job_costs_more(tmp_path: Path):
@@ -121,7 +136,7 @@ def test_a_dearer_job_costs_more(tmp_path: Path):
 @pytest.mark.parametrize("budget", [BUDGET, Budget()])
 def test_too_few_examples_are_refused_with_and_without_a_budget(tmp_path: Path, budget: Budget):
     with pytest.raises(HansaError, match="fewer than the 20 training examples"):
-        Spending(tmp_path, budget).admit(PLAN, 19)
+        Spending(tmp_path, budget).admit(PLAN, 19, "j9")
 
 
 def test_a_job_that_counts_nothing_by_example_may_not_run_under_a_budget(tmp_path: Path):
@@ -134,13 +149,13 @@ def test_a_job_that_counts_nothing_by_example_may_not_run_under_a_budget(tmp_pat
     )
     for other in others:
         with pytest.raises(PolicyRefused, match="counts nothing by example"):
-            Spending(tmp_path, BUDGET).admit(other, EXAMPLES)
-        Spending(tmp_path / "free", Budget()).admit(other, EXAMPLES)
+            Spending(tmp_path, BUDGET).admit(other, EXAMPLES, "j9")
+        Spending(tmp_path / "free", Budget()).admit(other, EXAMPLES, "j9")
 
 
 def test_without_a_budget_nothing_is_kept(tmp_path: Path):
     spending = Spending(tmp_path, Budget())
-    spending.admit(PLAN, EXAMPLES)
+    spending.admit(PLAN, EXAMPLES, "j9")
     spending.check(PLAN, EXAMPLES)
     take(spending)
     assert not (tmp_path / NAME).exists()

@@ -100,7 +100,7 @@ def accept(
     _check_task(plan, task)
     split = _read_data(task, site, config)
     check_examples(config.policy.min_examples, plan, task, len(split.train))
-    spending.admit(plan, len(split.train))
+    spending.admit(plan, len(split.train), offer.job)
     return Accepted(offer.job, plan, task, split)
 
 

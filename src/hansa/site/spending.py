@@ -122,8 +122,13 @@ class Spending:
         if budget.epsilon:
             _check_same(budget, self._account, self._path)
 
-    def admit(self, plan: Plan, examples: int) -> None:
-        """Whether a job may begin that trains on so many examples of this site.
+    def admit(self, plan: Plan, examples: int, job: str) -> None:
+        """Whether a job may begin, or go on, that trains on so many examples of this site.
+
+        Args:
+          plan: of the job.
+          examples: how many it would train on.
+          job: the job's identifier; what it has spent already need not fit again.
 
         Raises:
           HansaError: the plan is not for so few examples, or so many.
@@ -141,7 +146,7 @@ class Spending:
                 fix='submit it with mechanism = "dpsgd" in [privacy], or let the site\'s owner '
                 "remove [budget]",
             )
-        self._check(event, plan.charges)
+        self._check(event, max(plan.charges - self._account.jobs.get(job, 0), 0))
 
     def check(self, plan: Plan, examples: int) -> None:
         """Whether one more update may leave, before it is trained for.
