@@ -75,6 +75,16 @@ def peers(*, quick: bool, pfl: str | None, opendp: str | None) -> dict[str, Any]
             for row in accuracy.peer_rows("pfl 0.6.0", "peer_pfl.py", pfl, data, seeds):
                 found["accuracy"].append(row)
                 _say_row(row["peer"], row)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "site.npz"
+        accuracy.export_site(data, quick=quick)
+        seeds = accuracy.QUICK_SEEDS if quick else accuracy.PEER_SEEDS
+        what = ("digits at one site", "example")
+        for row in accuracy.peer_rows(
+            "Opacus 1.6.0", "peer_opacus.py", sys.executable, data, seeds, what
+        ):
+            found["accuracy"].append(row)
+            _say_row(row["peer"], row)
     return found
 
 
@@ -101,8 +111,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pfl", help="a Python with pfl-research: see peer_pfl.py")
     parser.add_argument("--opendp", help="a Python with OpenDP: see peer_opendp.py")
     parser.add_argument("--export", type=Path, help="only write the digits for a peer, as .npz")
+    parser.add_argument("--export-site", type=Path, help="the same of the digits at one site")
     parser.add_argument("--write-docs", type=Path, help="only make the page's table from a JSON")
     args = parser.parse_args(argv)
+    if args.export_site:
+        accuracy.export_site(args.export_site, quick=args.quick)
+        return
     if args.export:
         accuracy.export(args.export, quick=args.quick)
         return

@@ -46,6 +46,9 @@ DEVICES = fedavg(client_lr=CLIENT_LR, local_epochs=1, batch_size=BATCH)
 SITES, SITE_ROUNDS, SITE_DELTA, GRADIENT_CLIP = 20, 10, 1e-5, 1.0
 """By example; delta is below 1 / n**1.1 for the 7,058 images of the largest site."""
 
+ONE_DELTA, ONE_BATCH = 5e-6, 600
+"""The same at one site with all 60,000 images."""
+
 PLAIN = "by example; without noise it is plain SGD, without a norm bound"
 
 
@@ -77,6 +80,7 @@ def subjects() -> Iterator[Subject]:
     yield digits()
     yield digits_in_turns()
     yield digits_by_example()
+    yield digits_at_one_site()
     yield heart()
     yield heart_by_example()
 
@@ -140,6 +144,17 @@ def digits_by_example() -> Subject:
     return _digits("digits at sites", cohort, privacy, algorithm, SITE_ROUNDS, clip=0.0)
 
 
+def digits_at_one_site() -> Subject:
+    """All digits at one site, as a library for one site trains them."""
+
+    def privacy(epsilon: float) -> Privacy:
+        return _by_example(epsilon, ONE_DELTA, examples=60_000)
+
+    algorithm = fedavg(client_lr=1.0, local_steps=20, batch_size=ONE_BATCH)
+    cohort = Cohort(population=1)
+    return _digits("digits at one site", cohort, privacy, algorithm, SITE_ROUNDS, clip=0.0)
+
+
 def _digits(
     data: str,
     cohort: Cohort,
@@ -161,7 +176,11 @@ def _digits(
             task="task:Digits",
             folder=HERE,
             seed=seed,
-            rounds=Rounds(count=min(QUICK_ROUNDS, rounds) if quick else rounds, quorum=10),
+            rounds=Rounds(
+                count=min(QUICK_ROUNDS, rounds) if quick else rounds,
+                quorum=min(10, cohort.population),
+            ),
+            risk_tier="low",
             cohort=cohort,
             algorithm=algorithm,
             evaluate_every=0,
@@ -284,17 +303,41 @@ def export(path: Path, *, quick: bool) -> None:
     )
 
 
+def export_site(path: Path, *, quick: bool) -> None:
+    """Writes all digits, and the numbers of the job at one site, for a peer."""
+    from hansa.examples.images.fetch import load
+
+    images = load("mnist")
+    np.savez(
+        path,
+        inputs=images.train_inputs,
+        targets=images.train_targets,
+        test_inputs=images.test_inputs,
+        test_targets=images.test_targets,
+        steps=20 * (min(QUICK_ROUNDS, SITE_ROUNDS) if quick else SITE_ROUNDS),
+        batch_size=ONE_BATCH,
+        clip=GRADIENT_CLIP,
+        delta=ONE_DELTA,
+        client_lr=1.0,
+    )
+
+
 def peer_rows(
-    name: str, script: str, python: str, data: Path, seeds: int
+    name: str,
+    script: str,
+    python: str,
+    data: Path,
+    seeds: int,
+    what: tuple[str, str] = ("digits", "client"),
 ) -> Iterator[dict[str, Any]]:
-    """The peer's accuracy on the digits at each epsilon."""
+    """The peer's accuracy at each epsilon, on the data set and for the unit of `what`."""
     for epsilon in EPSILONS:
         runs = [_peer_run(script, python, data, seed, epsilon) for seed in range(seeds)]
         accuracies = [run["accuracy"] for run in runs]
         yield {
             "peer": name,
-            "data": "digits",
-            "unit": "client",
+            "data": what[0],
+            "unit": what[1],
             "metric": "accuracy",
             "epsilon": epsilon if math.isfinite(epsilon) else None,
             "mean": round(statistics.mean(accuracies), 4),

@@ -86,7 +86,8 @@ COLOURS = ("#1b5e9b", "#c0392b", "#2e7d32", "#8e44ad")
 def picture(found: dict[str, Any]) -> str:
     """Accuracy of the digits by epsilon, each party one line with bars of one deviation."""
     mine = [row for row in found["accuracy"] if row["data"] == "digits"]
-    parties = [("Hansa", mine), *_by_peer(found.get("peers", {}).get("accuracy", []))]
+    others = [r for r in found.get("peers", {}).get("accuracy", []) if r["data"] == "digits"]
+    parties = [("Hansa", mine), *_by_peer(others)]
     epsilons = [row["epsilon"] for row in mine]
     values: list[float] = [row["mean"] for _, rows in parties for row in rows]
     low = math.floor(20 * min(values)) / 20
