@@ -127,7 +127,7 @@ class TorchTask(ABC):
 
     def predict(self, params: Vector, examples: Examples) -> Outputs:
         """What the module says about the examples, in evaluation mode, a part at a time."""
-        module = self._flat.load(params).module.eval()
+        module = self._flat.load(params).turned(training=False)
         probabilities, losses = [], []
         with torch.no_grad():
             for start in range(0, len(examples), PREDICTED_AT_ONCE):
@@ -143,10 +143,10 @@ class TorchTask(ABC):
         """Mean loss over the batch and its gradient, with the module's draws seeded."""
         flat = self._flat.load(params)
         flat.gradient.fill(0)
-        flat.module.train()
+        module = flat.turned(training=True)
         inputs, targets = _tensor(batch.inputs), _classes(batch.targets)
         with _seeded(seed):
-            loss = self.loss(flat.module(inputs), targets)
+            loss = self.loss(module(inputs), targets)
             torch.autograd.backward(loss)
         return loss.item(), flat.gradient
 
@@ -185,7 +185,7 @@ class TorchTask(ABC):
                 _filled_up(array[start : start + number], at_once)
                 for array in (batch.inputs, batch.targets)
             )
-            flat.load(params).module.train()
+            flat.load(params).turned(training=True)
             with _seeded(seed), warnings.catch_warnings():
                 # An operation without a rule of its own is run for each example: slower, not wrong.
                 warnings.filterwarnings("ignore", "There is a performance drop")
@@ -256,6 +256,7 @@ class _FlatModule:
         named = dict(module.named_parameters())
         self.module = module
         self.vectorises: bool | None = None
+        self._training: bool | None = None
         self.schema = Schema(tuple(Tensor(name, tuple(p.shape)) for name, p in named.items()))
         self.params = self.schema.flatten({n: p.detach().numpy() for n, p in named.items()})
         self.gradient = np.zeros_like(self.params)
@@ -268,6 +269,13 @@ class _FlatModule:
         """Takes over parameters; the caller's vector is left alone, and may be read-only."""
         np.copyto(self.params, params)
         return self
+
+    def turned(self, *, training: bool) -> nn.Module:
+        """The module in this mode; going through all its layers takes time, so only for a change."""
+        if self._training is not training:
+            self.module.train(training)
+            self._training = training
+        return self.module
 
 
 def _refuse_what_cannot_be_averaged(module: nn.Module) -> None:
