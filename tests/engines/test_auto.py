@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hansa.core.job import SecureAggregation
+from hansa.core.vector import sha256
 from hansa.engines import auto
 from hansa.engines.auto import START_SECONDS, Ahead, AutoEngine, saved
 from hansa.engines.inline import InlineEngine
@@ -16,7 +21,7 @@ from hansa.engines.workers import WorkersEngine
 from hansa.engines.workers_messages import FromJob
 from hansa.errors import HansaError
 from hansa.simulation import choose, simulate
-from hansa.work.threads import one_thread
+from hansa.work.threads import VARIABLES, _settings, one_thread
 from tests.support.sources import Both
 from tests.support.toy import POPULATION, TOY, data, gathered, job, plan, round_task
 
@@ -130,19 +135,42 @@ def test_auto_gives_the_same_bits_whatever_the_clock_says(monkeypatch):
 
 
 def test_a_simulation_computes_on_one_thread_and_gives_the_others_back():
-    import ctypes
+    import torch
 
-    from hansa.work.threads import _openblas
-
-    torch = sys.modules.get("torch") or pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    libraries = [ctypes.CDLL(path) for path in _openblas()]
+    known = list(_settings())
+    assert len(known) >= 2, "PyTorch's, and that of NumPy's wheel"
+    before = [ask() for ask, _ in known]
     try:
-        torch.set_num_threads(3)
+        for _, change in known:
+            change(3)
         with one_thread():
+            assert [ask() for ask, _ in known] == [1] * len(known)
             assert torch.get_num_threads() == 1
-            for library in libraries:
-                assert library.scipy_openblas_get_num_threads64_() == 1
-        assert torch.get_num_threads() == 3
+        assert [ask() for ask, _ in known] == [3] * len(known)
     finally:
-        torch.set_num_threads(before)
+        for (_, change), number in zip(known, before, strict=True):
+            change(number)
+
+
+def test_a_wide_product_has_the_bits_of_one_thread_inside():
+    """As NumPy gives them in a process that was started with one thread."""
+    script = "from tests.engines.test_auto import product; print(product())"
+    env = {**os.environ, **dict.fromkeys(VARIABLES, "1")}
+    root = Path(__file__).resolve().parents[2]
+    alone = subprocess.run(
+        [sys.executable, "-c", script],
+        env=env,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with one_thread():
+        assert product() == alone.stdout.strip()
+
+
+def product() -> str:
+    """What products that OpenBLAS divides among threads come to."""
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((1000, 4000)), rng.standard_normal((4000, 1000))
+    return sha256((left @ right).ravel()) + sha256(right.T @ left[0])

@@ -15,8 +15,12 @@ from pathlib import Path
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """What libraries read when they are loaded."""
 
-_NAMES = ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads")
-"""Functions of the OpenBLAS that NumPy's wheels bring, and of a system's own."""
+_NAMES = tuple(
+    f"{prefix}openblas_{{}}_num_threads{suffix}"
+    for prefix in ("scipy_", "")
+    for suffix in ("64_", "")
+)
+"""Functions of the OpenBLAS that the wheels of NumPy and SciPy bring, and of a system's own."""
 
 _Setting = tuple[Callable[[], int], Callable[[int], object]]
 
