@@ -135,6 +135,8 @@ class Pool:
         for worker in self.workers:
             worker.wire.close()
         self.workers.clear()
+        if not self._ready:  # it has no workers yet, and would load its libraries to the end
+            self._nursery.process.kill()
         self._end()
 
     @property
