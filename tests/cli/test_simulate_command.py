@@ -100,3 +100,22 @@ def test_a_refused_plan_runs_nothing(hansa):
     assert done.code == 2
     assert done.out == ""
     assert "round 1" not in done.err
+
+
+def test_the_engine_and_its_reason_are_said_and_change_nothing(hansa):
+    inline, workers = (
+        json.loads(hansa("simulate", "toy", "--engine", engine, "--json").out)
+        for engine in ("inline", "workers")
+    )
+    assert (workers["engine"], workers["engine_because"]) == ("workers", "it was asked for")
+    for key in KEYS - {"engine", "seconds_per_round", "clients_per_second"}:
+        assert workers[key] == inline[key]
+    chosen = json.loads(hansa("simulate", "toy", "--json").out)
+    assert chosen["engine"] == "inline"
+    assert "not do sooner" in chosen["engine_because"]
+    spoken = " ".join(hansa("simulate", "toy").out.split())
+    assert "Engine: inline, because a client takes" in spoken
+    refused = hansa("simulate", "toy", "--engine", "workers", "--debug-clients")
+    assert refused.code == 1
+    assert 'use the engine "inline" or "auto"' in " ".join(refused.err.split())
+    assert hansa("simulate", "toy", "--engine", "worker").code == 64
