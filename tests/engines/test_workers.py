@@ -241,12 +241,14 @@ def test_a_round_that_is_given_up_ends_the_processes(engine, tmp_path):
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from hansa.engines.workers import WorkersEngine
 from tests.support.sources import Both, Slow
 from tests.support.toy import POPULATION, TOY, gathered, plan, round_task
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests ignore it
 engine = WorkersEngine(Both(TOY, Slow(Path(sys.argv[1]), 1.0)), 2)
 with engine:
     gathered(engine, round_task(plan()), POPULATION)

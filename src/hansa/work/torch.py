@@ -271,7 +271,7 @@ class _FlatModule:
         return self
 
     def turned(self, *, training: bool) -> nn.Module:
-        """The module in this mode; going through all its layers takes time, so only for a change."""
+        """The module in this mode; going through its layers takes time, so only for a change."""
         if self._training is not training:
             self.module.train(training)
             self._training = training
