@@ -97,7 +97,9 @@ def keys_of(heading: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [("plan", "heart"), ("simulate", "heart", "--rounds", "1")], ids=" ".join
+    "words",
+    [("plan", "heart"), ("simulate", "heart", "--rounds", "1"), ("clients", "heart")],
+    ids=" ".join,
 )
 def test_the_keys_of_the_json_are_on_the_page(words, capsys):
     assert main([*words, "--json"]) == 0

@@ -35,6 +35,11 @@ VERBS: Mapping[str, Verb] = {
     "simulate": Verb(
         "hansa.cli.simulate:simulate", "Run a job with all its clients on this machine.", JOBS
     ),
+    "clients": Verb(
+        "hansa.cli.clients:clients",
+        "Show what a simulation's clients hold, and how much they differ.",
+        JOBS,
+    ),
     "audit": Verb("hansa.cli.audit:app", "Attack a job to test what it claims.", JOBS),
     "submit": Verb("hansa.cli.jobs:submit", "Hand a job in to a coordinator.", JOBS),
     "jobs": Verb("hansa.cli.jobs:jobs", "List the jobs of a coordinator, or show one.", JOBS),

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from hansa.core.keys import ReplayKey
 from hansa.errors import HansaError
 from hansa.nearest import suggest
+from hansa.populations.partition import dirichlet, iid, shards
 
 from .fetch import Dataset, load, save
-from .partition import dirichlet, iid, shards
 
 RULES: Mapping[str, Callable[[NDArray[Any], int, ReplayKey], list[NDArray[Any]]]] = {
     rule.__name__: rule for rule in (dirichlet, shards, iid)

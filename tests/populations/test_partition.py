@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hansa.core.keys import ReplayKey
-from hansa.examples.images.partition import dirichlet, iid, shards
+from hansa.populations.partition import dirichlet, iid, shards
 
 RULES = (iid, shards, dirichlet)
 KEY = ReplayKey.of_seed(0)

@@ -1,0 +1,20 @@
+"""Client populations for simulation: how examples are divided, and what a division looks like."""
+
+from __future__ import annotations
+
+from hansa.populations.partition import dealt, dirichlet, iid, natural, quantity, shards
+from hansa.populations.picture import picture
+from hansa.populations.spread import Spread, counts_of, spread_of
+
+__all__ = [
+    "Spread",
+    "counts_of",
+    "dealt",
+    "dirichlet",
+    "iid",
+    "natural",
+    "picture",
+    "quantity",
+    "shards",
+    "spread_of",
+]
