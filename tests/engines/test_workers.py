@@ -88,7 +88,7 @@ def shared_memory() -> set[str]:
     return {name for name in names if name.startswith(("psm_", "hansa"))}
 
 
-def all_gone(pids, seconds: float = 10.0) -> bool:
+def all_gone(pids, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if all(gone(pid) for pid in pids):
@@ -108,7 +108,7 @@ def told(result: Result) -> list[object]:
 # ------------------------------------------------------------------ the same bits
 
 
-@pytest.mark.parametrize("name", [*JOBS, *MORE])
+@pytest.mark.parametrize("name", ["mean", "median", "ring", *MORE])
 def test_every_kind_of_job_gives_the_bits_and_records_of_inline(name):
     of = {**JOBS, **MORE}[name]
     masked = name not in MORE
@@ -145,15 +145,25 @@ def test_two_jobs_can_share_an_engine(engine):
         assert model_of(workers, of) == model_of(InlineEngine(TOY, data), of)
 
 
-def test_the_longest_clients_come_first_once_they_are_known(engine):
-    workers = engine(data)
-    gathered(workers, round_task(PLAN), POPULATION)
+def test_the_longest_clients_come_first_once_they_are_known(engine, monkeypatch):
+    workers, ordered = engine(data), []
+    pool = workers.start()
+    send = pool.order
+
+    def order(what, digest):
+        ordered.append([client for _, client in what.clients])
+        send(what, digest)
+
+    monkeypatch.setattr(pool, "order", order)
     sizes = {client: len(data(client).train) for client in POPULATION}
-    assert workers._examples == sizes
-    names = [(0, client) for client in [*POPULATION, "new"]]
-    ordered = [client for _, client in sorted(names, key=workers._length, reverse=True)]
-    assert ordered[0] == "new", "it may be the longest of all"
-    assert [sizes[c] for c in ordered[1:]] == sorted(sizes.values(), reverse=True)
+    for cohort in (POPULATION[1:], POPULATION):
+        gathered(workers, round_task(PLAN), cohort)
+    assert ordered[0] == [*POPULATION[1:]], "nothing is known yet"
+    assert ordered[1][0] == POPULATION[0], "it may be the longest of all"
+    assert [sizes[client] for client in ordered[1][1:]] == sorted(
+        (sizes[client] for client in POPULATION[1:]), reverse=True
+    )
+    assert len(set(sizes.values())) > 2
 
 
 # ------------------------------------------------------------------ kills
@@ -210,7 +220,7 @@ def test_closing_ends_all_processes_and_leaves_no_memory(engine):
     assert not any(gone(pid) for pid in pids)
     during = shared_memory()
     workers.close()
-    assert all_gone(pids, 1.0)
+    assert all_gone(pids)
     assert during <= before, "the memory never had a name"
     assert len([*Path("/proc/self/fd").iterdir()]) == files
     gathered(workers, round_task(PLAN), POPULATION)  # it can begin anew
@@ -235,7 +245,7 @@ def test_a_round_that_is_given_up_ends_the_processes(engine, tmp_path):
 
     pids: tuple[int, ...] = run(give_up())
     assert len(pids) == 3
-    assert all_gone(pids, 2.0)
+    assert all_gone(pids)
     partials, _ = gathered(workers, round_task(PLAN), POPULATION)
     assert sorted(m for p in partials for m in p.members) == sorted(POPULATION)
 
@@ -262,15 +272,15 @@ def test_processes_end_with_the_simulation_however_it_ends(tmp_path, number):
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], env=env, cwd=root, stderr=subprocess.DEVNULL
     ) as simulation:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < end:
             time.sleep(0.02)
         pids = {int(file.name.rpartition("-")[2]) for file in tmp_path.iterdir()}
         assert len(pids) == 2
         assert not any(gone(pid) for pid in pids)
         simulation.send_signal(number)
-        assert simulation.wait(5) != 0
-    assert all_gone(pids, 2.0)
+        assert simulation.wait(30) != 0
+    assert all_gone(pids)
     assert len(list(tmp_path.iterdir())) <= 4, "nobody went on"
 
 
