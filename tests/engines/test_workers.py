@@ -81,13 +81,6 @@ def gone(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] in "ZX"
 
 
-def shared_memory() -> set[str]:
-    """Names that Python's shared memory, or ours, would have."""
-    folder = Path("/dev/shm")
-    names = (file.name for file in folder.iterdir()) if folder.exists() else ()
-    return {name for name in names if name.startswith(("psm_", "hansa"))}
-
-
 def all_gone(pids, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -212,18 +205,29 @@ def test_processes_may_be_killed_from_outside(engine, tmp_path, victims):
 
 
 def test_closing_ends_all_processes_and_leaves_no_memory(engine):
-    before, files = shared_memory(), len([*Path("/proc/self/fd").iterdir()])
+    files = len([*Path("/proc/self/fd").iterdir()])
     workers = engine(data)
     gathered(workers, round_task(PLAN), POPULATION)
     pids = workers.pids()
     assert len(pids) == 3
     assert not any(gone(pid) for pid in pids)
-    during = shared_memory()
+    memory = Path(f"/proc/self/fd/{workers.start().memory.fd}").readlink()
+    assert str(memory).endswith("(deleted)"), "it never had a name that could be left behind"
     workers.close()
     assert all_gone(pids)
-    assert during <= before, "the memory never had a name"
     assert len([*Path("/proc/self/fd").iterdir()]) == files
     gathered(workers, round_task(PLAN), POPULATION)  # it can begin anew
+
+
+@pytest.mark.parametrize("odd", [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_closing_ends_workers_that_nobody_starts_or_that_stand_still(engine, odd):
+    """The first end by the pipe that ends, the second are ended by the process that forked them."""
+    workers, (which, number) = engine(data), odd
+    gathered(workers, round_task(PLAN), POPULATION)
+    pids = workers.pids()
+    os.kill(pids[which], number)
+    workers.close()
+    assert all_gone(pids)
 
 
 def test_a_round_that_is_given_up_ends_the_processes(engine, tmp_path):
