@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -391,6 +392,9 @@ class TestAuto(EngineLaws):
     def engine(self, model, source):
         ticks = itertools.count(step=100.0)
         workers = self.pools(model, source)
+        workers.start()
+        while not workers.ready():
+            time.sleep(0.01)
         return AutoEngine(InlineEngine(model, source), workers, ticks.__next__)
 
 
