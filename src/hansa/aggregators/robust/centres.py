@@ -82,8 +82,6 @@ def weiszfeld(gram: NDArray[np.float64], smoothing: float) -> NDArray[np.float64
     typical = np.sqrt(np.sort(from_products(gram), axis=1)[:, n // 2])
     # A tiny number instead of zero: weights of a majority that is one point stay finite.
     nu = max(smoothing * float(np.sort(typical)[(n - 1) // 2]), 1e-290)
-    origin = int(np.argmin(typical))  # amid a majority, so that little is lost to cancellation
-    gram = gram - gram[origin] - gram[:, [origin]] + gram[origin, origin]
     norms = np.diagonal(gram)
     weights = _shares(typical, nu)
     for _ in range(STEPS):
