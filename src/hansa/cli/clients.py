@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import typer
 
 from hansa.cli.arguments import JOB, JSON
@@ -66,8 +65,8 @@ def clients(
         )
         return
     _show(spread, len(everybody))
-    sizes = counts.sum(axis=1)
-    order = np.argsort(-sizes, kind="stable")[:_LISTED].tolist()
+    sizes = counts.sum(axis=1).tolist()
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])[:_LISTED]
     table(
         ("Client", "Examples", "By class, of " + _names(classes)),
         [(chosen[i], f"{sizes[i]:,}", _cells(counts[i].tolist())) for i in order],
@@ -79,7 +78,8 @@ def clients(
 def _evenly(names: Sequence[str], most: int) -> list[str]:
     if len(names) <= most:
         return list(names)
-    return [names[i] for i in np.round(np.linspace(0, len(names) - 1, most)).astype(int)]
+    step = (len(names) - 1) / max(most - 1, 1)
+    return [names[round(step * i)] for i in range(most)]
 
 
 def _classes(task: Task, name: str) -> Any:
@@ -91,7 +91,7 @@ def _classes(task: Task, name: str) -> Any:
             f"the targets of '{name}' are no classes: {targets.dtype} of shape {targets.shape}",
             fix="this command is about tasks whose targets are one whole number per example",
         )
-    return targets.astype(np.int64)
+    return targets.astype("int64")
 
 
 def _show(spread: Spread, population: int) -> None:
