@@ -67,13 +67,13 @@ def build(job: Job, size: int = 1) -> Parts:
 
     Nothing is checked here.
     """
-    sampler = sampler_of(job)
+    sampler, algorithm = sampler_of(job), _algorithm(job)
     return Parts(
-        algorithm=_algorithm(job),
+        algorithm=algorithm,
         sampler=sampler,
         stages=tuple(_stages(job, sampler, size)),
         aggregator=_aggregator(job),
-        mechanism=_mechanism(job, sampler),
+        mechanism=_mechanism(job, sampler, algorithm),
     )
 
 
@@ -146,7 +146,7 @@ def _aggregator(job: Job) -> Aggregator:
     return Grouped(rule, groups) if groups else rule
 
 
-def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
+def _mechanism(job: Job, sampler: ClientSampler, algorithm: Algorithm) -> Mechanism:
     if not private(job):
         return NoNoise()
     privacy = job.privacy
@@ -154,9 +154,8 @@ def _mechanism(job: Job, sampler: ClientSampler) -> Mechanism:
         return DistributedGaussian(privacy.colluding, sampler.relation)
     if local(job):
         return LocalGaussian(local_noise(job))
-    work = job.algorithm.work
-    if by_example(job) and isinstance(work, LocalSGD):
-        return ExampleGaussian(dpsgd(job, work, privacy.noise_multiplier))
+    if isinstance(algorithm.work, DpSgd):
+        return ExampleGaussian(algorithm.work)
     if privacy.mechanism == "correlated":
         rounds = job.rounds.count
         return CorrelatedGaussian(

@@ -36,7 +36,7 @@ def clients(
     Only the classes of training examples are looked at. Sites of a federation are never asked.
     """
     from hansa.jobfile import load_job
-    from hansa.populations import counts_of, spread_of
+    from hansa.populations import counts_of, evenly, spread_of
     from hansa.populations import picture as drawn
     from hansa.simulation import population_of
     from hansa.work.bundle import load_task
@@ -44,7 +44,7 @@ def clients(
     loaded = load_job(job)
     task = load_task(loaded)
     everybody = population_of(loaded, task)
-    chosen = _evenly(everybody, most)
+    chosen = [everybody[at] for at in evenly(len(everybody), most)]
     counts, classes = counts_of([_classes(task, name) for name in chosen])
     spread = spread_of(counts)
     if picture is not None:
@@ -73,13 +73,6 @@ def clients(
     )
     if len(chosen) > _LISTED:
         say(f"The {_LISTED} largest are listed; --json has all of them.")
-
-
-def _evenly(names: Sequence[str], most: int) -> list[str]:
-    if len(names) <= most:
-        return list(names)
-    step = (len(names) - 1) / max(most - 1, 1)
-    return [names[round(step * i)] for i in range(most)]
 
 
 def _classes(task: Task, name: str) -> Any:

@@ -24,6 +24,7 @@ START_SECONDS = 4.0
 ROUND_SECONDS = 0.004
 """What workers cost in each round beside the clients' time."""
 
+_UNTIMED = "nothing was timed yet"
 _PROBED = 3
 _PIECE_SECONDS = 0.25
 
@@ -64,7 +65,7 @@ class AutoEngine:
     inline: InlineEngine
     workers: WorkersEngine
     clock: Clock = time.perf_counter
-    because: str = "nothing was timed yet"
+    because: str = _UNTIMED
     _started: bool = False
     _seconds: float = 0.0
     _timed: int = 0
@@ -145,5 +146,5 @@ class AutoEngine:
                 self.workers.start()
             except OSError as error:
                 self._give_up(f"they cannot be started: {error.strerror}")
-        elif "nothing" in self.because:
+        elif self.because == _UNTIMED:
             self.because = f"{told}, which more processes would not do sooner"

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from hansa.populations.spread import Counts, spread_of
+from hansa.populations.spread import Counts, evenly, spread_of
 
 MOST = 60
 """Bars in a picture; of more clients so many are shown, evenly from the largest to the smallest."""
@@ -32,8 +32,7 @@ def picture(counts: Counts, clients: Sequence[str], classes: Sequence[int], titl
     """
     sizes = counts.sum(axis=1)
     order = np.argsort(-sizes, kind="stable")
-    if len(order) > MOST:
-        order = order[np.round(np.linspace(0, len(order) - 1, MOST)).astype(np.int64)]
+    order = order[evenly(len(order), MOST)]
     longest = max(int(sizes.max()), 1)
     bars = [
         _bar(row, clients[at], counts[at], classes, longest)

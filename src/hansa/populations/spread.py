@@ -76,6 +76,14 @@ def spread_of(counts: Counts) -> Spread:
     )
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """Positions of at most `most` of `count` things, evenly from the first to the last."""
+    if count <= most:
+        return list(range(count))
+    step = (count - 1) / max(most - 1, 1)
+    return [round(step * place) for place in range(most)]
+
+
 def _gini(sizes: NDArray[np.int64]) -> float:
     """Mean absolute difference between two clients' sizes, relative to twice their mean."""
     ordered, total = np.sort(sizes), int(sizes.sum())
