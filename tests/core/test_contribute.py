@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hansa.core.contribute import Fold, Purpose, RoundTask, contribute
 from hansa.core.keys import ReplayKey
 from hansa.core.metrics import measure
-from hansa.core.parts import Role, Split, Update
+from hansa.core.parts import Context, Examples, Role, Split, Update
+from hansa.core.vector import Vector
 from hansa.errors import UpdateRejected
 from tests.support.odd import Odd
 from tests.support.toy import FACTS, TOY, data, nobody, plan, round_task, with_parts
@@ -127,3 +131,29 @@ def test_a_fold_refuses_an_update_of_another_shape(wrong):
     fold = Fold.of(TRAIN)
     with pytest.raises(UpdateRejected, match="'kiel' has shape"):
         fold.add(fold.zero(), "kiel", Update(np.zeros(wrong.size, np.float32), wrong))
+
+
+def test_work_is_told_how_many_examples_it_trains_on():
+    """Rates and noise of DP-SGD follow from it: the same number, wherever it is asked for."""
+    seen: list[int] = []
+
+    class Sees:
+        def batches(self, examples: int, ctx: Context) -> Iterator[NDArray[Any]]:
+            seen.extend((examples, ctx.examples))
+            return iter(())
+
+        def init(self, shared: Vector, ctx: Context) -> None:
+            seen.append(ctx.examples)
+
+        def step(self, state: None, batch: Examples, ctx: Context) -> None:
+            raise AssertionError("there are no batches")
+
+        def finish(self, shared: Vector, state: None) -> tuple[Vector, float]:
+            return np.zeros_like(shared), 0.0
+
+    base = plan()
+    algorithm = replace(base.parts.algorithm, work=Sees())
+    contribute(
+        round_task(with_parts(base, algorithm=algorithm)), "client-0001", TOY, data("client-0001")
+    )
+    assert seen == [len(data("client-0001").train)] * 3
