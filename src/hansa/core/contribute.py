@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 import numpy as np
 
@@ -66,13 +67,14 @@ class RoundTask:
         return due and self.plan.measures
 
 
+Trained: TypeAlias = tuple[Vector, float]
+"""What training gave: the (d,) delta, and the mean loss over the steps."""
+
+
 def contribute(
     task: RoundTask, client: str, model: Model, split: Split, noise: Noise | None = None
 ) -> Update:
     """Trains on a client's data and encodes the result, ready for the aggregator.
-
-    The metrics describe the model as the client *received* it, on its held-out examples, so that
-    one message per round carries the update and the measurement of the round before.
 
     Args:
       task: the round.
@@ -81,27 +83,50 @@ def contribute(
       split: the client's examples.
       noise: where noise of the client's own comes from; in a simulation it derives from the key.
     """
+    ctx = context_of(task, client, model, split, noise)
+    trained = _train(task, ctx, split) if task.purpose is Purpose.TRAIN else None
+    return encoded(task, ctx, split, trained)
+
+
+def context_of(
+    task: RoundTask, client: str, model: Model, split: Split, noise: Noise | None = None
+) -> Context:
+    """A client's place in a round; the arguments are those of `contribute`."""
     key = task.key.derive("round", task.round, task.purpose.value, "client", client)
-    ctx = Context(client, task.round, key, model, noise, task.clip, len(split.train))
+    return Context(client, task.round, key, model, noise, task.clip, len(split.train))
+
+
+def encoded(task: RoundTask, ctx: Context, split: Split, trained: Trained | None) -> Update:
+    """All that follows training: the measurement, the weight, and the stages.
+
+    The metrics describe the model as the client *received* it, on its held-out examples, so that
+    one message per round carries the update and the measurement of the round before.
+
+    Args:
+      task: the round.
+      ctx: the client's place in it.
+      split: the client's examples.
+      trained: what training gave; None in a round that only measures.
+    """
     layout = task.layout
     update = Update(np.zeros(layout.size, np.float32), layout)
     sums = update.segment("metrics")
     if task.measured and len(split.test):
-        sums[2:] = measure(model.metrics, model.predict(task.params, split.test))
-    if task.purpose is Purpose.TRAIN:
-        delta, loss = _train(task, ctx, split)
+        sums[2:] = measure(ctx.model.metrics, ctx.model.predict(task.params, split.test))
+    if trained is None:
+        update.segment("weight")[:] = len(split.test)
+    else:
+        delta, loss = trained
         update.segment("delta")[:] = delta
         if len(sums):
             sums[:2] = loss * len(split.train), len(split.train)
         update.segment("weight")[:] = len(split.train)
-    else:
-        update.segment("weight")[:] = len(split.test)
     for stage in task.plan.parts.stages:
         update = stage.encode(update, ctx)
     return update
 
 
-def _train(task: RoundTask, ctx: Context, split: Split) -> tuple[Vector, float]:
+def _train(task: RoundTask, ctx: Context, split: Split) -> Trained:
     work = task.plan.parts.algorithm.work
     if not len(split.train):
         return np.zeros(task.plan.task.schema.size, np.float32), 0.0
