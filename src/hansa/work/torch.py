@@ -6,7 +6,7 @@ import logging
 import warnings
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -124,6 +124,33 @@ class TorchTask(ABC):
             self._refuse_what_remembers(params, blank)
             flat.vectorises = self._vectorises(params, blank)
         return (self._vectorised if flat.vectorises else self._one_by_one)(params, batch)
+
+    def stacked_losses(
+        self,
+        named: Mapping[str, torch.Tensor],
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """(k,) losses of k clients, each with parameters and a batch of its own.
+
+        Each is the weighted sum of its examples' losses; see `hansa.work.stacked_gradient`.
+
+        Args:
+          named: (k, *shape) parameters by their names.
+          inputs: (k, b, ...) examples.
+          targets: (k, b, ...) integers.
+          weights: (k, b) of each example; zero where a batch is filled up.
+        """
+        module = self._flat.turned(training=True)
+
+        def outputs(named: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = torch.func.functional_call(module, dict(named), (inputs,))
+            return found
+
+        found = torch.func.vmap(outputs)(named, inputs)
+        losses = self._losses(found.flatten(0, 1), targets.flatten(0, 1))
+        return (losses.view(weights.shape) * weights).sum(1)
 
     def predict(self, params: Vector, examples: Examples) -> Outputs:
         """What the module says about the examples, in evaluation mode, a part at a time."""

@@ -1,0 +1,131 @@
+"""Whether a task's clients can be stacked, and whether that is sooner: tried on random numbers.
+
+No client's data is looked at, only the shape and the type of an example, so the answer is the same
+for all clients of a job.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from hansa.core.keys import ReplayKey
+from hansa.core.parts import Context, Examples
+from hansa.core.vector import Vector
+from hansa.errors import HansaError
+from hansa.work.sgd import LocalSGD
+from hansa.work.stacked import Client, Kind, train_stack
+from hansa.work.stacked_gradient import TRACED_AT, StackedGradient
+from hansa.work.torch import TorchTask
+
+TOLERANCE = 1e-4
+"""How far the gradients of both ways may be apart, by their norm: rounding is far below it."""
+
+_REPEATS = 4
+_STEPS = 5
+_RANDOM = 0.05
+
+
+def why_not(gradient: StackedGradient, params: Vector, kind: Kind) -> str | None:
+    """Why the clients of a task cannot be stacked, in words; None if they can.
+
+    Two clients are trained both ways for one step, with batches of 5 and of 3 random examples, on
+    parameters near `params`. What would make the ways differ is found by that: a module that draws,
+    that mixes examples, or that `torch.func.vmap` cannot run, and a loss that is no mean.
+
+    Args:
+      gradient: of the task's loss.
+      params: (d,) float32 parameters; they may be all zero.
+      kind: of the examples.
+    """
+    model = gradient.model
+    name = type(model).__name__
+    if type(model).gradient is not TorchTask.gradient:
+        return f"{name} computes gradients in its own way"
+    rng = np.random.default_rng(0)
+    near = params + np.float32(_RANDOM) * rng.standard_normal(len(params), np.float32)
+    try:
+        both = [_random(model, near, kind, rng, size) for size in (5, 3)]
+        next(iter(model.per_example(near, both[0])), None)
+        work = LocalSGD(client_lr=1.0)
+        clients = [(_context(model, examples), examples) for examples in both]
+        stacked = train_stack(gradient, work, near, clients)
+        plain = [_alone(work, near, client) for client in clients]
+    except HansaError as error:
+        return error.message
+    except Exception as error:  # noqa: BLE001  modules fail in their own ways; one by one works
+        words = " ".join(str(error).split()) or type(error).__name__
+        if "randomness" in words:
+            return f"{name} draws random numbers while it trains, as dropout does"
+        return f"torch.func.vmap cannot run {name}: {words[:200]}"
+    for (ours, our_loss), (theirs, their_loss) in zip(stacked, plain, strict=True):
+        apart = float(np.linalg.norm(ours - theirs))
+        if not (
+            apart <= TOLERANCE * float(np.linalg.norm(theirs)) + 1e-7
+            and abs(our_loss - their_loss) <= TOLERANCE * abs(their_loss) + 1e-7
+        ):
+            return (
+                f"{name} gives another gradient for a batch than the mean of its examples': its "
+                "loss is no mean of theirs, or its module mixes them"
+            )
+    return None
+
+
+def sooner(
+    gradient: StackedGradient, work: LocalSGD, params: Vector, kind: Kind, clients: int
+) -> bool:
+    """Whether a stack takes less time for a step than its clients one after the other."""
+    model, rng = gradient.model, np.random.default_rng(0)
+    size = work.batch_size or 16
+    first = LocalSGD(client_lr=work.client_lr, local_steps=TRACED_AT, batch_size=size)
+    step = LocalSGD(client_lr=work.client_lr, local_steps=_STEPS, batch_size=size)
+    some: list[Client] = []
+    for _ in range(clients):
+        examples = _random(model, params, kind, rng, size)
+        some.append((_context(model, examples), examples))
+    train_stack(gradient, first, params, some)  # until the pass is traced
+    _alone(step, params, some[0])
+    stacked, alone = [], []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        train_stack(gradient, step, params, some)
+        between = time.perf_counter()
+        for client in some:
+            _alone(step, params, client)
+        stacked.append(between - start)
+        alone.append(time.perf_counter() - between)
+    return min(stacked) < min(alone)
+
+
+def _alone(work: LocalSGD, params: Vector, client: Client) -> tuple[Vector, float]:
+    """The plain way: one batch after the other."""
+    ctx, examples = client
+    state = work.init(params, ctx)
+    for positions in work.batches(len(examples), ctx):
+        state = work.step(state, examples.take(positions), ctx)
+    return work.finish(params, state)
+
+
+def _context(model: TorchTask, examples: Examples) -> Context:
+    return Context("", 0, ReplayKey.of_seed(0), model, examples=len(examples))
+
+
+def _random(
+    model: TorchTask, params: Vector, kind: Kind, rng: np.random.Generator, size: int
+) -> Examples:
+    """Random examples: normal inputs, or zeros and ones; any class that the outputs have.
+
+    Where it cannot be seen which classes there are, they are 0 and 1.
+    """
+    shape, dtype, target = kind
+    if np.issubdtype(np.dtype(dtype), np.floating):
+        inputs = rng.standard_normal((size, *shape)).astype(dtype)
+    else:
+        inputs = rng.integers(0, 2, (size, *shape)).astype(dtype)
+    with torch.no_grad():
+        blank = Examples(inputs, np.zeros((size, *target), np.int64))
+        outputs = model.predict(params, blank).probabilities
+    classes = outputs.shape[-1] if outputs.ndim == 2 else 2
+    return Examples(inputs, rng.integers(0, max(2, classes), (size, *target)))
