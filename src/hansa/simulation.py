@@ -21,6 +21,7 @@ from hansa.core.train import OnRound, initial_state, train
 from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
 from hansa.engines.memory import MemoryJournal
+from hansa.engines.vector import VectorEngine
 from hansa.engines.workers import WorkersEngine
 from hansa.engines.workers_messages import KEPT_CLIENTS, FromJob
 from hansa.engines.workers_pool import cores
@@ -33,8 +34,8 @@ from hansa.work.threads import one_thread
 
 T = TypeVar("T")
 
-ENGINES = ("inline", "workers", "auto")
-"""Engines that can simulate; `auto` is one of the others."""
+ENGINES = ("inline", "workers", "vector", "auto")
+"""Engines that can simulate; `auto` is inline or workers, which give the same bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def simulate(
       rounds: number of rounds, instead of the job's.
       engine: what runs the clients: `inline`, one after the other in this process; `workers`, in
         as many processes as there are cores; `auto`, whichever is sooner. The result is the same.
+        `vector`: as `workers`, and several clients of a PyTorch task are trained in one pass; the
+        parameters are those of the others to about 1e-4, not to the bit.
       on_round: called with each round's record, also of void rounds.
       debug: stop at the first client that raises, with a call that repeats it.
       masked: lead the whole protocol where the job hides updates; the result is the same without.
@@ -104,15 +107,20 @@ def simulate(
     job = _overridden(job, clients, seed, rounds)
     wanted = choose(engine, job, debug=debug, masked=masked, handed=task is not None)
     with ExitStack() as held:
-        workers = WorkersEngine(FromJob(job))
+        workers = WorkersEngine(FromJob(job), stacked=wanted.name == "vector")
         if wanted.name != "inline":
             held.callback(workers.close)
-        if wanted.name == "workers":
+        spread = wanted.name == "workers"
+        if wanted.name == "vector":
+            spread = task is None and cores() > 1
+        if spread:
             workers.start()  # they load the task while this process does
         task = load_task(job) if task is None else task
         plan = compile_plan(job, facts_of(job, task))
         held.enter_context(one_thread())
-        running = _engine(wanted.name, task, workers, debug=debug, masked=masked)
+        running = (
+            workers if spread else _engine(wanted.name, task, workers, debug=debug, masked=masked)
+        )
         journal = MemoryJournal()
         key = ReplayKey.of_seed(plan.job.seed)
         world = World(
@@ -130,6 +138,8 @@ def simulate(
         state = _run(train(plan, initial_state(plan, params), world, heard))
         if isinstance(running, AutoEngine):
             wanted = Choice(running.name, running.because)
+        elif wanted.name == "vector" and isinstance(running, WorkersEngine | VectorEngine):
+            wanted = Choice(wanted.name, running.how or wanted.because)
         return _result(plan, state, journal.records, wanted)
 
 
@@ -190,6 +200,8 @@ def choose(name: str, job: Job, *, debug: bool, masked: bool, handed: bool) -> C
     only_here = "a client's error can be repeated in its own process only" if debug else ""
     if handed:
         only_here = "a task that is handed in is in this process only"
+    if name == "vector" and handed and not debug:
+        only_here = ""  # stacks need no other process
     if only_here and name == "workers":
         raise HansaError(
             f"{only_here}, and the engine is workers", fix='use the engine "inline" or "auto"'
@@ -204,13 +216,12 @@ def choose(name: str, job: Job, *, debug: bool, masked: bool, handed: bool) -> C
 
 
 def _engine(name: str, task: Task, workers: WorkersEngine, *, debug: bool, masked: bool) -> Engine:
-    if name == "workers":
-        return workers
-
     @lru_cache(maxsize=KEPT_CLIENTS)
     def data(client: str) -> Split:
         return task.data(Site(client, MappingProxyType({})))
 
+    if name == "vector":
+        return VectorEngine(task, data)
     inline = InlineEngine(task, data, debug, masked)
     return AutoEngine(inline, workers) if name == "auto" else inline
 

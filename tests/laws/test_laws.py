@@ -21,6 +21,7 @@ from hansa.core.parts import Relation, Update
 from hansa.core.spec import Divisor, Domain, Reader
 from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
+from hansa.engines.vector import VectorEngine
 from hansa.engines.workers import WorkersEngine
 from hansa.mechanisms.discrete import CentralDiscrete
 from hansa.mechanisms.distributed import DistributedGaussian
@@ -380,6 +381,13 @@ class TestWorkers(EngineLaws):
 
     def engine(self, model, source):
         return self.pools(model, source)
+
+
+class TestVector(EngineLaws):
+    """Of a task without PyTorch, whose clients it trains as inline does."""
+
+    def engine(self, model, source):
+        return VectorEngine(model, source)
 
 
 class TestAuto(EngineLaws):

@@ -24,6 +24,7 @@ from hansa.aggregators.grouped import SUM
 from hansa.core.contribute import Fold, RoundTask
 from hansa.core.parts import Dropout, Partial
 from hansa.engines.masking import groups_of, revealed
+from hansa.engines.trainer import pieces_of
 from hansa.engines.workers_messages import MOST_PLACES, Order, Report, Source, without_bulk
 from hansa.engines.workers_pool import Pool, Worker, cores
 from hansa.errors import HansaError
@@ -46,10 +47,15 @@ class WorkersEngine:
     Attributes:
       source: how a worker gets the model and the clients' examples.
       number: how many workers; as many as there are cores if left out.
+      stacked: whether each worker trains clients in stacks where it can, as the vector engine does;
+        the result is then that of inline to about 1e-4 and not to the bit.
+      how: how clients were trained where they may be stacked, in words.
     """
 
     source: Source
     number: int = field(default_factory=cores)
+    stacked: bool = False
+    how: str = field(default="", init=False)
     _pool: Pool | None = field(default=None, repr=False)
     _examples: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -136,8 +142,9 @@ class WorkersEngine:
                 task.plan,
                 len(task.params),
                 tuple(left),
-                -(-len(left) // MOST_PLACES),
+                self._piece(len(left), len(task.params)),
                 hidden,
+                self.stacked,
             )
             pool.order(order, task.plan.digest)
             lost = []
@@ -146,6 +153,7 @@ class WorkersEngine:
                     lost.append(_loss(pool, worker, order))
                     continue
                 self._examples.update(report.examples)
+                self.how = report.how or self.how
                 done = {d.client for d in report.dropouts}
                 done.update(m for p in report.partials.values() for m in p.members)
                 left = [placed for placed in left if placed[1] not in done]
@@ -157,6 +165,11 @@ class WorkersEngine:
                     fix="look at that client's data and at this machine's memory, use fewer "
                     'workers, or the engine "inline"',
                 )
+
+    def _piece(self, clients: int, parameters: int) -> int:
+        """How many clients a worker takes at once."""
+        least = -(-clients // MOST_PLACES)
+        return max(least, pieces_of(clients, parameters, self.number)) if self.stacked else least
 
     def _length(self, placed: _Placed) -> int:
         """How long a client takes: its examples; one that was never seen may be the longest."""

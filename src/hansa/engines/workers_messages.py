@@ -76,6 +76,7 @@ class Order:
       clients: who is to be trained, each with the number of its group.
       piece: how many clients in a row are one place of the pipe.
       hidden: whether updates are ring vectors that masks would hide.
+      stacked: whether the clients of a piece are trained together where that is possible.
     """
 
     task: RoundTask
@@ -84,6 +85,7 @@ class Order:
     clients: tuple[tuple[int, str], ...]
     piece: int
     hidden: bool
+    stacked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,13 @@ class Report:
       partials: its sum for each group that it met.
       dropouts: clients whose update did not count.
       examples: how many examples each client trains on, as far as it was seen.
+      how: how clients were trained together, or why they were not; nothing if nobody asked.
     """
 
     partials: dict[int, Partial]
     dropouts: tuple[Dropout, ...]
     examples: dict[str, int]
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,29 +18,17 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
-from hansa.aggregators.grouped import SUM
-from hansa.core.contribute import Fold, RoundTask, contribute
-from hansa.core.parts import Dropout, Model, Partial, Split, Update
+from hansa.core.parts import Model
 from hansa.core.plan import Plan
-from hansa.core.vector import Vector
-from hansa.engines.reasons import told
-from hansa.engines.workers_messages import (
-    Data,
-    Failed,
-    Memory,
-    Order,
-    Report,
-    Source,
-    Wire,
-    take_place,
-)
-from hansa.errors import HansaError, UpdateRejected
+from hansa.engines.share import Share
+from hansa.engines.trainer import Trainer
+from hansa.engines.workers_messages import Data, Failed, Memory, Order, Source, Wire, take_place
+from hansa.errors import HansaError
 
 
 def main(control: int, memory: int, places: int, lifeline: int, late: int) -> None:
@@ -101,16 +89,15 @@ def _worker(
         model, data = found() if callable(found) else found
         examples: Data = lru_cache(maxsize=kept)(data)
         plan: Plan | None = None
+        trainer = Trainer(model)
         while True:
             order: Order = wire.recv()
             plan = order.plan or plan
             params = memory.read(order.size)
-            share = Share(order, plan, params, model, examples)  # type: ignore[arg-type]
+            share = Share(order, plan, params, examples, trainer)  # type: ignore[arg-type]
             while (place := take_place(places)) is not None:
-                for position in range(place * order.piece, (place + 1) * order.piece):
-                    if position < len(order.clients):
-                        memory.works_on(slot, position)
-                        share.train(*order.clients[position])
+                start = place * order.piece
+                share.train(start, lambda position: memory.works_on(slot, position))
             memory.works_on(slot)
             wire.send(share.report())
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -122,41 +109,6 @@ def _worker(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # what the nursery would do at its end is not for a worker to do
-
-
-class Share:
-    """What one worker makes of one order: its clients' updates, folded as they are trained."""
-
-    def __init__(self, order: Order, plan: Plan, params: Vector, model: Model, data: Data) -> None:
-        self._task: RoundTask = replace(order.task, plan=plan, params=params)
-        fold = Fold.of(self._task)
-        self._fold = replace(fold, aggregator=SUM) if order.hidden else fold
-        self._model, self._data = model, data
-        self._partials: dict[int, Partial] = {}
-        self._dropouts: list[Dropout] = []
-        self._examples: dict[str, int] = {}
-
-    def train(self, group: int, client: str) -> None:
-        """Trains one client and adds its update to the sum of its group."""
-        try:
-            update = self._update(client)
-        except Exception as error:  # noqa: BLE001  what a client's task raises drops that client
-            self._dropouts.append(Dropout(client, told(error)))
-            return
-        partial = self._partials.get(group) or self._fold.zero()
-        try:
-            self._partials[group] = self._fold.add(partial, client, update)
-        except UpdateRejected as error:
-            self._dropouts.append(Dropout(client, error.message))
-
-    def _update(self, client: str) -> Update:
-        split: Split = self._data(client)
-        self._examples[client] = len(split.train)
-        return contribute(self._task, client, self._model, split)
-
-    def report(self) -> Report:
-        """All of it."""
-        return Report(self._partials, tuple(self._dropouts), self._examples)
 
 
 def _failed(error: BaseException) -> Failed:
