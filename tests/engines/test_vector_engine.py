@@ -18,6 +18,7 @@ from hansa.engines.inline import InlineEngine
 from hansa.engines.trainer import pieces_of, stack_size
 from hansa.engines.vector import VectorEngine
 from hansa.simulation import simulate
+from hansa.work.sgd import LocalSGD
 from hansa.work.stacked_gradient import StackedGradient
 from tests.support.stackjob.task import Net
 from tests.support.stacks import CLIENTS, gathered, job, task_of
@@ -215,6 +216,31 @@ def test_a_client_of_another_kind_is_trained_in_a_stack_of_its_own():
     ours, out = gathered(VectorEngine(Net(), source, timed=False))
     theirs, _ = gathered(InlineEngine(Net(), source))
     assert out == []
+    assert np.abs(ours[0].value - theirs[0].value).max() <= 1e-4 * np.abs(theirs[0].value).max()
+
+
+def test_others_stay_in_their_stack(monkeypatch):
+    """Once it is known that stacks work, no client but the one of another kind meets the loop."""
+    engine = VectorEngine(Net(), Odd(wide=CLIENTS[2]), timed=False)
+    gathered(engine)
+    monkeypatch.setattr(LocalSGD, "step", None)
+    ours, out = gathered(engine)
+    assert [d.client for d in out] == [CLIENTS[2]]
+    assert len(ours[0].members) == len(CLIENTS) - 1
+
+
+def test_a_loss_that_leaves_examples_out_is_that_of_the_loop():
+    """Cross-entropy does not count targets of -100; alone in a batch such an example gives NaN."""
+
+    def source(client: str) -> Split:
+        split = Odd()(client)
+        if client == CLIENTS[1]:
+            split.train.targets[0] = -100
+        return split
+
+    ours, out = gathered(VectorEngine(Net(), source, timed=False))
+    theirs, expected = gathered(InlineEngine(Net(), source))
+    assert out == expected == []
     assert np.abs(ours[0].value - theirs[0].value).max() <= 1e-4 * np.abs(theirs[0].value).max()
 
 
