@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -56,6 +57,20 @@ def test_sums_are_right_to_the_last_bit_that_the_grid_has(values):
     found = total([update([v], 1.0) for v in values], facts)[0]
     error = len(values) * facts["delta"].quantum / 2 + 2.0**-53 * len(values)
     assert abs(found - math.fsum(float(np.float32(v)) for v in values)) <= error
+
+
+@pytest.mark.parametrize("exponent", [-12, -60, -75, -90, -140])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_each_coordinate_is_rounded_to_the_grid_half_to_even(exponent, sign):
+    facts = facts_after([Weight("uniform"), Clip(1.0), MEAN], cohort=40)
+    quantum = Fraction(facts["delta"].quantum)
+    steps = [Fraction(n, 4) for n in range(1, 40)] + [Fraction(2**22 + n, 2) for n in range(9)]
+    values = [float(sign * step * Fraction(2) ** exponent) for step in steps]
+    values += [float(sign * step * quantum) for step in steps]
+    values = [value for value in values if float(np.float32(value)) == value and abs(value) <= 1]
+    for value in values:
+        wanted = round(Fraction(value) / quantum) * quantum
+        assert Fraction(total([update([value], 1.0)], facts)[0]) == wanted
 
 
 def test_float_addition_would_have_depended_on_the_order():
