@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hansa.core.contribute import Purpose
 from hansa.core.job import Job
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Site, Split, Task
 from hansa.core.plan import Plan
-from hansa.core.round import Engine, RoundRecord, TrainState, World
+from hansa.core.round import Engine, Journal, Ledger, RoundRecord, TrainState, World
 from hansa.core.train import OnRound, initial_state, train
 from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
@@ -65,6 +65,36 @@ class Result:
     engine_because: str = ""
 
 
+class Records(Journal, Protocol):
+    """A journal that can be read."""
+
+    @property
+    def records(self) -> Sequence[RoundRecord]:
+        """Of all rounds that were closed, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a run remembers, and what it goes on from.
+
+    Attributes:
+      journal: of its rounds.
+      ledger: of its charges.
+      state: after the last round that is remembered; None before the first.
+    """
+
+    journal: Records
+    ledger: Ledger
+    state: TrainState | None = None
+
+
+class Keeper(Protocol):
+    """Where a run is written down; `hansa.runs.Recorder` has one that writes a folder."""
+
+    def begin(self, plan: Plan, task: Task, population: Sequence[str]) -> Memory:
+        """The memory of a run that is about to begin, or to go on."""
+
+
 def simulate(
     job: Job,
     *,
@@ -76,6 +106,7 @@ def simulate(
     debug: bool = False,
     masked: bool = True,
     task: Task | None = None,
+    keeper: Keeper | None = None,
 ) -> Result:
     """Runs a job from its first round to the last measurement, always with the same result.
 
@@ -96,6 +127,7 @@ def simulate(
       masked: lead the whole protocol where the job hides updates; the result is the same without.
       task: the job's task, if it is at hand already. It runs in this process only, so without
         workers.
+      keeper: writes the run down as it goes; nothing is written if it is left out.
 
     Raises:
       HansaError: there is no such engine, or `workers` with a task at hand or in debug mode.
@@ -121,26 +153,26 @@ def simulate(
         running = (
             workers if spread else _engine(wanted.name, task, workers, debug=debug, masked=masked)
         )
-        journal = MemoryJournal()
+        population = population_of(plan.job, task)
+        memory = _memory(plan, task, population, keeper)
         key = ReplayKey.of_seed(plan.job.seed)
         world = World(
             job=plan.job.name,
             engine=running,
-            ledger=MemoryLedger(plan.charges),
-            journal=journal,
+            ledger=memory.ledger,
+            journal=memory.journal,
             noise=key,
             key=key,
-            population=population_of(plan.job, task),
+            population=population,
         )
-        params = task.initial(plan.job.seed)
-        params.flags.writeable = False
+        start = _start(plan, task) if memory.state is None else memory.state
         heard = on_round if on_round is not None else _nothing
-        state = _run(train(plan, initial_state(plan, params), world, heard))
+        state = _run(train(plan, start, world, heard))
         if isinstance(running, AutoEngine):
             wanted = Choice(running.name, running.because)
         elif wanted.name == "vector" and isinstance(running, WorkersEngine | VectorEngine):
             wanted = Choice(wanted.name, running.how or wanted.because)
-        return _result(plan, state, journal.records, wanted)
+        return _result(plan, state, memory.journal.records, wanted)
 
 
 def population_of(job: Job, task: Task) -> tuple[str, ...]:
@@ -160,6 +192,18 @@ def population_of(job: Job, task: Task) -> tuple[str, ...]:
             fix=f"set cohort.population to at most {len(names)}",
         )
     return tuple(names[:size])
+
+
+def _memory(plan: Plan, task: Task, population: Sequence[str], keeper: Keeper | None) -> Memory:
+    if keeper is None:
+        return Memory(MemoryJournal(), MemoryLedger(plan.charges))
+    return keeper.begin(plan, task, population)
+
+
+def _start(plan: Plan, task: Task) -> TrainState:
+    params = task.initial(plan.job.seed)
+    params.flags.writeable = False
+    return initial_state(plan, params)
 
 
 def _overridden(job: Job, clients: int | None, seed: int | None, rounds: int | None) -> Job:

@@ -14,12 +14,14 @@ KEYS = {
     "plan_digest",
     "engine",
     "engine_because",
+    "ended_because",
     "rounds",
     "seconds_per_round",
     "clients_per_second",
     "metrics",
     "final",
     "model_sha256",
+    "folder",
 }
 NAMES = {"loss", "accuracy", "auroc"}
 
@@ -108,7 +110,7 @@ def test_the_engine_and_its_reason_are_said_and_change_nothing(hansa):
         for engine in ("inline", "workers")
     )
     assert (workers["engine"], workers["engine_because"]) == ("workers", "it was asked for")
-    for key in KEYS - {"engine", "seconds_per_round", "clients_per_second"}:
+    for key in KEYS - {"engine", "seconds_per_round", "clients_per_second", "folder"}:
         assert workers[key] == inline[key]
     chosen = json.loads(hansa("simulate", "toy", "--json").out)
     assert chosen["engine"] == "inline"

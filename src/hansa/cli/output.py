@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from types import TracebackType
@@ -143,16 +144,22 @@ class Progress:
     """Steps of something that takes long: a bar on a terminal, one plain line a step in a log.
 
     Use it as a context manager and call `step` once for each step that is done.
+
+    Args:
+      title: what a step is.
+      total: how many steps there are.
+      done: how many of them were done before.
     """
 
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total, self._done = title, total, 0
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self._title, self._total, self._done = title, total, done
+        self._began, self._first, self._clients = time.monotonic(), done, 0
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            self._bar, self._task = _bar(self._title, self._total)
+            self._bar, self._task = _bar(self._title, self._total, self._done)
         return self
 
     def __exit__(
@@ -171,16 +178,46 @@ class Progress:
         else:
             note(line)
 
-    def step(self, line: str = "") -> None:
-        """One more step is done; `line` says what came of it."""
-        self._done += 1
+    def begin(self, done: int) -> None:
+        """Says that so many steps were done before, once that is known."""
+        self._done = self._first = done
+        self._began, self._clients = time.monotonic(), 0
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=1, line=line)
-        else:
-            note(wrapped(f"{self._title} {self._done}/{self._total}  {line}", "", "    "))
+            self._bar.update(self._task, completed=done)
+
+    def step(self, line: str = "", clients: int | None = None) -> None:
+        """One more step is done.
+
+        Args:
+          line: what came of it.
+          clients: how many took part; what is said of speed and of the time left follows from it.
+        """
+        self._done += 1
+        self._clients += clients or 0
+        seconds = max(time.monotonic() - self._began, 1e-6)
+        rate = "" if clients is None else f"{self._clients / seconds:.3g} clients/s"
+        if self._bar is not None and self._task is not None:
+            told = "  ".join(part for part in (rate, line) if part)
+            self._bar.update(self._task, advance=1, line=told)
+            return
+        left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
+        if rate and self._done < self._total:
+            rate += f", {duration(left)} left"
+        told = "  ".join(part for part in (line, rate) if part)
+        note(wrapped(f"{self._title} {self._done}/{self._total}  {told}", "", "    "))
 
 
-def _bar(title: str, total: int) -> tuple[Bar, TaskID]:
+def duration(seconds: float) -> str:
+    """A duration as people say it, in its two largest units: `45 s`, `2 min 5 s`, `1 h 40 min`."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _bar(title: str, total: int, done: int) -> tuple[Bar, TaskID]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -199,6 +236,6 @@ def _bar(title: str, total: int) -> tuple[Bar, TaskID]:
         console=Console(stderr=True),
         expand=True,
     )
-    task = bar.add_task(title, total=total, line="")
+    task = bar.add_task(title, total=total, completed=done, line="")
     bar.start()
     return bar, task

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import codecs
 import os
+from collections.abc import Mapping
 from pathlib import Path as File
+from types import MappingProxyType
+from typing import Any
 
 from hansa.core.job import Job
 from hansa.errors import JobError
 from hansa.jobfile.mistakes import refuse
+from hansa.jobfile.override import overridden
 from hansa.jobfile.rules import check_rules
 from hansa.jobfile.syntax import parse
 from hansa.jobfile.words import read_words
@@ -19,11 +23,14 @@ MOST_BYTES = 1 << 20
 EXAMPLES = File(__file__).parent.parent / "examples"
 
 
-def load_job(path: str | os.PathLike[str]) -> Job:
+def load_job(
+    path: str | os.PathLike[str], overrides: Mapping[str, Any] = MappingProxyType({})
+) -> Job:
     """Reads a job.
 
     Args:
       path: a job file, a folder that holds a `job.toml`, or the name of a built-in example.
+      overrides: values instead of the file's, by `section.key`.
 
     Returns:
       The job; its `folder` is the file's.
@@ -33,12 +40,15 @@ def load_job(path: str | os.PathLike[str]) -> Job:
       JobRefused: several things in it are wrong.
     """
     file, shown = find(path)
-    text = _text(file, shown)
-    words, lines = parse(text, shown)
+    words, lines = parse(read_text(file, shown), shown)
+    words = overridden(words, overrides)
     right, mistakes = read_words(words)
     mistakes += check_rules(words, right)
     if mistakes:
-        refuse(mistakes, shown, lines)
+        given = {tuple(name.split(".")) for name in overrides}
+        if all(mistake.path in given for mistake in mistakes):
+            refuse(mistakes, "--set", {})
+        refuse(mistakes, shown, {path: line for path, line in lines.items() if path not in given})
     return Job(**right, folder=file.parent.resolve())
 
 
@@ -97,7 +107,12 @@ def _meant(at: File) -> str | None:
     return f"name the example {example}" if example else None
 
 
-def _text(file: File, shown: str) -> str:
+def read_text(file: File, shown: str) -> str:
+    """The text of a job file, its lines ending in a line feed.
+
+    Raises:
+      JobError: it cannot be read, or is no text.
+    """
     try:
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)

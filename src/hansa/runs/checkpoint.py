@@ -1,0 +1,145 @@
+"""The state between two rounds as one file: what a run goes on from, to the last bit.
+
+A checkpoint is a NumPy archive (`numpy.load` opens it; no pickle): `params` (d,) float32, one
+`server/i` for each vector of the server optimizer, and `state`, JSON with the numbers beside them.
+What correlated noise remembers is not in it: it follows from the seed and is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from hansa.core.round import TrainState
+from hansa.core.vector import Schema, Vector, sha256
+from hansa.errors import HansaError
+from hansa.runs.disk import explained, write_whole
+
+FOLDER = "checkpoints"
+NAME = "round-{:06d}.npz"
+_PATTERN = "round-*.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state, and how much of the run's record belongs to it.
+
+    Attributes:
+      state: what the next round starts from.
+      records: how many rounds were closed before, void ones counted.
+    """
+
+    state: TrainState
+    records: int
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int, *, sync: bool = False) -> None:
+    """Writes a checkpoint, then removes those that are older than the last `keep`; 0 keeps all.
+
+    Raises:
+      HansaError: the disk refuses; older checkpoints are as they were.
+    """
+    state = checkpoint.state
+    numbers: dict[str, Any] = {
+        "round": state.round,
+        "attempt": state.attempt,
+        "model": state.model,
+        "best": state.best,
+        "stale": state.stale,
+        "clip": state.clip,
+        "records": checkpoint.records,
+        "server": [sha256(vector) for vector in state.server],
+    }
+    text = json.dumps(numbers).encode("ascii")
+    arrays: dict[str, Vector] = {
+        "params": state.params,
+        **{f"server/{i}": vector for i, vector in enumerate(state.server)},
+        "state": np.frombuffer(text, np.uint8),
+        "check": np.frombuffer(hashlib.sha256(text).digest(), np.uint8),
+    }
+    at = folder / FOLDER
+    write_whole(
+        at / NAME.format(checkpoint.records), lambda file: write_arrays(file, arrays), sync=sync
+    )
+    for old in _files(folder)[:-keep] if keep else []:
+        old.unlink(missing_ok=True)
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The last whole checkpoint of a run; None before its first.
+
+    Raises:
+      HansaError: there are checkpoints, and all of them are damaged.
+    """
+    files = _files(folder)
+    for path in reversed(files):
+        found = _load(path)
+        if found is not None:
+            return found
+    if files:
+        raise HansaError(
+            f"all checkpoints in '{folder / FOLDER}' are damaged",
+            fix="restore one from a copy, or run the job anew",
+        )
+    return None
+
+
+def write_model(path: Path, schema: Schema, params: Vector) -> None:
+    """Writes a model as a NumPy archive with one float32 array for each tensor, by its name.
+
+    Raises:
+      HansaError: the disk refuses.
+    """
+    write_whole(path, lambda file: write_arrays(file, schema.views(params)), sync=True)
+
+
+def write_arrays(file: IO[bytes], arrays: Mapping[str, Vector]) -> None:
+    """Writes arrays as `numpy.load` reads them; equal arrays give equal bytes."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted((folder / FOLDER).glob(_PATTERN))
+
+
+def _load(path: Path) -> Checkpoint | None:
+    """What a file holds; None if it is damaged."""
+    try:
+        with (
+            explained(f"{path} cannot be read", path.parent),
+            path.open("rb") as file,  # NumPy does not close what it cannot read
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            text = arrays["state"].tobytes()
+            numbers = json.loads(text)
+            params: Vector = arrays["params"]
+            server = tuple(arrays[f"server/{i}"] for i in range(len(numbers["server"])))
+            whole = arrays["check"].tobytes() == hashlib.sha256(text).digest()
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if not whole or sha256(params) != numbers["model"]:
+        return None
+    if [sha256(vector) for vector in server] != numbers["server"]:
+        return None
+    params.flags.writeable = False
+    state = TrainState(
+        round=numbers["round"],
+        attempt=numbers["attempt"],
+        params=params,
+        model=numbers["model"],
+        server=server,
+        best=numbers["best"],
+        stale=numbers["stale"],
+        clip=numbers["clip"],
+    )
+    return Checkpoint(state, numbers["records"])
