@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hansa.cli import output
 from hansa.cli.output import GAP, NARROWEST, Progress, columns, fail
 from hansa.errors import HansaError, JobError, JobRefused, PlanError, PlanRefused
 from hansa.report import Problem, part_words, problems, size_words
+from tests.support.cli import environment
 
 words = st.lists(st.text("abcdef", min_size=1, max_size=NARROWEST), max_size=8).map(" ".join)
 tables = st.integers(1, 4).flatmap(
@@ -96,3 +107,71 @@ def test_progress_in_a_log(capsys):
         "round 2 was void",
         "round 2/2",
     ]
+
+
+def test_a_log_says_now_and_then_how_fast_it_goes(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("hansa.cli.output.time.monotonic", lambda: now[0])
+    with Progress("round", 40) as progress:
+        progress.begin(10)
+        for _ in range(30):
+            now[0] += 3
+            progress.step("loss 1", clients=6)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "round 11/40  loss 1"
+    assert lines[3:6] == [
+        "round 14/40  loss 1",
+        "    2 clients/s, 1 min 18 s left",
+        "round 15/40  loss 1",
+    ]
+    assert sum("left" in line for line in lines) == 7
+    assert max(map(len, lines)) < 80
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_bar_fits_its_terminal_and_has_no_colour_if_none_is_wanted(columns):
+    """In a pseudo terminal, as a person has it."""
+    script = (
+        "import time; from hansa.cli.output import Progress\n"
+        "with Progress('round', 12) as p:\n"
+        "    p.begin(3)\n"
+        "    for i in range(9):\n"
+        "        time.sleep(0.03); p.step('loss 0.1234  accuracy 0.5678', clients=50)\n"
+    )
+    said = on_a_terminal([sys.executable, "-c", script], columns, NO_COLOR="1")
+    shown = [line for line in re.split(r"[\r\n]+", said) if "12/12" in line]
+    assert shown
+    assert re.search(r"\d clients/s", shown[-1])
+    assert ("loss 0.1234" in shown[-1]) == (columns >= 80)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown[-1])
+    assert len(plain) <= columns
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", said)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (9000, "2 h 30 min")],
+)
+def test_durations(seconds, said):
+    assert output.duration(seconds) == said
+
+
+def on_a_terminal(words: list[str], columns: int, **more: str) -> str:
+    """What a command writes to a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = {k: v for k, v in environment(**more).items() if k != "COLUMNS"}
+    process = subprocess.Popen(words, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the terminal is closed at the other end
+            break
+        if not piece:
+            break
+        said += piece
+    os.close(ours)
+    assert process.wait(30) == 0
+    return said.decode("utf-8")

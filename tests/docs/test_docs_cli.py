@@ -98,7 +98,11 @@ def keys_of(heading: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "words",
-    [("plan", "heart"), ("simulate", "heart", "--rounds", "1"), ("clients", "heart")],
+    [
+        ("plan", "heart"),
+        ("simulate", "heart", "--rounds", "1", "--no-output"),
+        ("clients", "heart"),
+    ],
     ids=" ".join,
 )
 def test_the_keys_of_the_json_are_on_the_page(words, capsys):

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 GAP = 2
 NARROWEST = 12
 
+TELL_SECONDS = 10.0
+"""How often a log is told how fast it goes, and how long it will take."""
+
 
 def emit(value: Mapping[str, Any]) -> None:
     """Writes one JSON object to stdout."""
@@ -154,6 +157,7 @@ class Progress:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self._title, self._total, self._done = title, total, done
         self._began, self._first, self._clients = time.monotonic(), done, 0
+        self._tell = TELL_SECONDS
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
@@ -181,7 +185,7 @@ class Progress:
     def begin(self, done: int) -> None:
         """Says that so many steps were done before, once that is known."""
         self._done = self._first = done
-        self._began, self._clients = time.monotonic(), 0
+        self._began, self._clients, self._tell = time.monotonic(), 0, TELL_SECONDS
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done)
 
@@ -200,11 +204,11 @@ class Progress:
             told = "  ".join(part for part in (rate, line) if part)
             self._bar.update(self._task, advance=1, line=told)
             return
-        left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
-        if rate and self._done < self._total:
-            rate += f", {duration(left)} left"
-        told = "  ".join(part for part in (line, rate) if part)
-        note(wrapped(f"{self._title} {self._done}/{self._total}  {told}", "", "    "))
+        note(wrapped(f"{self._title} {self._done}/{self._total}  {line}", "", "    "))
+        if rate and seconds >= self._tell and self._done < self._total:
+            self._tell = seconds + TELL_SECONDS
+            left = seconds / (self._done - self._first) * (self._total - self._done)
+            note(f"    {rate}, {duration(left)} left")
 
 
 def duration(seconds: float) -> str:

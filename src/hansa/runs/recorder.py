@@ -34,7 +34,6 @@ from hansa.runs.outcome import ending, outcome, stopped_early
 from hansa.runs.source import Source, job_of
 from hansa.simulation import Memory, Result
 
-
 LOOSE = "vector"
 """The engine whose results are those of the others to about 1e-4 only."""
 
