@@ -18,23 +18,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 
-from hansa.aggregators.grouped import SUM
-from hansa.core.contribute import Fold, RoundTask
+from hansa.core.contribute import RoundTask
 from hansa.core.parts import Dropout, Partial
-from hansa.engines.masking import groups_of, revealed
+from hansa.engines.sums import Placed, summed, without_done
 from hansa.engines.trainer import pieces_of
 from hansa.engines.workers_messages import MOST_PLACES, Order, Report, Source, without_bulk
 from hansa.engines.workers_pool import Pool, Worker, cores
 from hansa.errors import HansaError
-from hansa.stages.mask import mask_of
 
 MOST_LOSSES = 5
 """Workers that may be lost in one round before it is given up."""
-
-_Placed = tuple[int, str]
-"""The number of a client's group, and the client."""
 
 
 @dataclass(slots=True)
@@ -103,32 +99,17 @@ class WorkersEngine:
         Raises:
           HansaError: workers were lost again and again, or cannot load the task.
         """
-        mask = mask_of(task.plan)
-        groups = [tuple(cohort)] if mask is None else groups_of(task, mask, cohort)
-        left = [(number, client) for number, group in enumerate(groups) for client in group]
-        sums = None if mask is None else _Sums.of(task, len(groups))
-        dropouts: dict[str, Dropout] = {}
         whole = False
         try:
-            async for report in self._reports(task, left, hidden=mask is not None):
-                dropouts.update((dropout.client, dropout) for dropout in report.dropouts)
-                for number, partial in report.partials.items():
-                    if sums is None:
-                        yield partial
-                    else:
-                        sums.add(number, partial)
+            async for item in summed(task, cohort, partial(self._reports, task)):
+                yield item
             whole = True
         finally:
             if not whole:  # what the workers still do belongs to no round
                 self.close()
-        for client in cohort:
-            if client in dropouts:
-                yield dropouts[client]
-        for partial in sums.parts if sums is not None else ():
-            yield revealed(task.plan, partial.value, partial.members)
 
     async def _reports(
-        self, task: RoundTask, left: list[_Placed], *, hidden: bool
+        self, task: RoundTask, left: list[Placed], hidden: bool
     ) -> AsyncIterator[Report]:
         """Orders until every client is in a report; who was with a lost worker comes again."""
         losses = 0
@@ -154,9 +135,7 @@ class WorkersEngine:
                     continue
                 self._examples.update(report.examples)
                 self.how = report.how or self.how
-                done = {d.client for d in report.dropouts}
-                done.update(m for p in report.partials.values() for m in p.members)
-                left = [placed for placed in left if placed[1] not in done]
+                left = without_done(left, report)
                 yield report
             losses += len(lost)
             if losses >= MOST_LOSSES:
@@ -171,28 +150,9 @@ class WorkersEngine:
         least = -(-clients // MOST_PLACES)
         return max(least, pieces_of(clients, parameters, self.number)) if self.stacked else least
 
-    def _length(self, placed: _Placed) -> int:
+    def _length(self, placed: Placed) -> int:
         """How long a client takes: its examples; one that was never seen may be the longest."""
         return self._examples.get(placed[1], 2**62)
-
-
-@dataclass(slots=True)
-class _Sums:
-    """The sum of each group, where the plan hides single updates."""
-
-    fold: Fold
-    parts: list[Partial]
-
-    @classmethod
-    def of(cls, task: RoundTask, groups: int) -> _Sums:
-        """Nothing yet."""
-        of = Fold.of(task)
-        fold = Fold(SUM, of.layout, of.facts, of.plan)
-        return cls(fold, [fold.zero() for _ in range(groups)])
-
-    def add(self, number: int, partial: Partial) -> None:
-        """Adds what one worker made of a group; `partial` is consumed."""
-        self.parts[number] = self.fold.aggregator.merge(self.parts[number], partial)
 
 
 async def _as_they_come(pool: Pool) -> AsyncIterator[tuple[Worker, Report | None]]:

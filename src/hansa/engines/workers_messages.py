@@ -23,9 +23,10 @@ import numpy as np
 
 from hansa.core.contribute import RoundTask
 from hansa.core.job import Job
-from hansa.core.parts import Dropout, Model, Partial, Site, Split
+from hansa.core.parts import Dropout, Model, Partial, Site, Split, Task
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
+from hansa.errors import HansaError
 
 Data: TypeAlias = Callable[[str], Split]
 Source: TypeAlias = Callable[[], tuple[Model, Data]]
@@ -58,11 +59,12 @@ class FromJob:
         from hansa.work.bundle import load_task
 
         task = load_task(self.job)
+        return task, examples_of(task)
 
-        def data(client: str) -> Split:
-            return task.data(Site(client, MappingProxyType({})))
 
-        return task, data
+def examples_of(task: Task) -> Data:
+    """A client's examples, as the task reads them, by the client's name."""
+    return lambda client: task.data(Site(client, MappingProxyType({})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,14 @@ class Failed:
 
     message: str
     fix: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failed:
+        """Those of any error."""
+        if isinstance(error, HansaError):
+            return cls(error.message, error.fix)
+        said = f"{type(error).__name__}: {error}"
+        return cls(said, "see what the task does when it is loaded")
 
 
 def without_bulk(task: RoundTask) -> RoundTask:

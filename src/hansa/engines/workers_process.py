@@ -28,7 +28,6 @@ from hansa.core.plan import Plan
 from hansa.engines.share import Share
 from hansa.engines.trainer import Trainer
 from hansa.engines.workers_messages import Data, Failed, Memory, Order, Source, Wire, take_place
-from hansa.errors import HansaError
 
 
 def main(control: int, memory: int, places: int, lifeline: int, late: int) -> None:
@@ -69,7 +68,7 @@ def main(control: int, memory: int, places: int, lifeline: int, late: int) -> No
         pass
     except BaseException as error:  # noqa: BLE001  whatever a task raises is told
         with suppress(OSError):
-            wire.send(_failed(error))
+            wire.send(Failed.of(error))
     finally:
         for pid in children:
             with suppress(ProcessLookupError):
@@ -104,17 +103,11 @@ def _worker(
         code = 0
     except BaseException as error:  # noqa: BLE001  whatever it is, it is told
         with suppress(OSError):
-            wire.send(_failed(error))
+            wire.send(Failed.of(error))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # what the nursery would do at its end is not for a worker to do
-
-
-def _failed(error: BaseException) -> Failed:
-    if isinstance(error, HansaError):
-        return Failed(error.message, error.fix)
-    return Failed(f"{type(error).__name__}: {error}", "see what the task does when it is loaded")
 
 
 def _threads() -> int:
