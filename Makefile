@@ -29,7 +29,7 @@ demo: $(LIGHT)  ## a whole federation on this machine; installs only what it nee
 	@$(BIN)/hansa demo $(ARGS)
 
 test: check  ## all checks, then all tests; the last line is pytest's
-	@$(RUN) pytest -n 2 -m "not soak" $(ARGS)
+	@$(RUN) pytest -n 2 --dist loadgroup -m "not soak" $(ARGS)
 
 check: $(ALL)  ## format, lint, types, import rules, documentation; all of them, whatever fails
 	@failed=; try() { what=$$1; shift; "$$@" || failed="$$failed, $$what"; }; \

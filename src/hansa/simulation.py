@@ -21,6 +21,8 @@ from hansa.core.train import OnRound, initial_state, train
 from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
 from hansa.engines.memory import MemoryJournal
+from hansa.engines.ray import RayEngine
+from hansa.engines.ray_actor import FromBundle
 from hansa.engines.vector import VectorEngine
 from hansa.engines.workers import WorkersEngine
 from hansa.engines.workers_messages import KEPT_CLIENTS, FromJob
@@ -34,7 +36,7 @@ from hansa.work.threads import one_thread
 
 T = TypeVar("T")
 
-ENGINES = ("inline", "workers", "vector", "auto")
+ENGINES = ("inline", "workers", "vector", "ray", "auto")
 """Engines that can simulate; `auto` is inline or workers, which give the same bits."""
 
 
@@ -102,6 +104,7 @@ def simulate(
     seed: int | None = None,
     rounds: int | None = None,
     engine: str = "inline",
+    address: str | None = None,
     on_round: OnRound | None = None,
     debug: bool = False,
     masked: bool = True,
@@ -121,16 +124,21 @@ def simulate(
       engine: what runs the clients: `inline`, one after the other in this process; `workers`, in
         as many processes as there are cores; `auto`, whichever is sooner. The result is the same.
         `vector`: as `workers`, and several clients of a PyTorch task are trained in one pass; the
-        parameters are those of the others to about 1e-4, not to the bit.
+        parameters are those of the others to about 1e-4, not to the bit. `ray`: on the nodes of a
+        Ray cluster, with the result of `inline`.
+      address: of that cluster, HOST:PORT; left out, the one that this machine is a node of.
       on_round: called with each round's record, also of void rounds.
       debug: stop at the first client that raises, with a call that repeats it.
       masked: lead the whole protocol where the job hides updates; the result is the same without.
       task: the job's task, if it is at hand already. It runs in this process only, so without
-        workers.
+        workers and Ray.
       keeper: writes the run down as it goes; nothing is written if it is left out.
 
     Raises:
-      HansaError: there is no such engine, or `workers` with a task at hand or in debug mode.
+      HansaError: there is no such engine; `workers` or `ray` with a task at hand or in debug mode;
+        an address without `ray`.
+      MissingExtra: `ray` without Ray.
+      Unavailable: there is no Ray cluster.
       PlanRefused: the job's parts do not fit.
       RoundVoid: too few clients could be counted, again and again.
       BudgetExceeded: void rounds used up the declared releases.
@@ -138,6 +146,11 @@ def simulate(
     """
     job = _overridden(job, clients, seed, rounds)
     wanted = choose(engine, job, debug=debug, masked=masked, handed=task is not None)
+    if address is not None and engine != "ray":
+        raise HansaError(
+            f"an address is for the engine ray, and the engine is {engine}",
+            fix='use the engine "ray", or leave the address out',
+        )
     with ExitStack() as held:
         workers = WorkersEngine(FromJob(job), stacked=wanted.name == "vector")
         if wanted.name != "inline":
@@ -147,12 +160,17 @@ def simulate(
             spread = task is None and cores() > 1
         if spread:
             workers.start()  # they load the task while this process does
+        ray = RayEngine(FromBundle.of(job), address or "auto") if wanted.name == "ray" else None
+        if ray is not None:
+            held.callback(ray.close)
+            ray.start()
         task = load_task(job) if task is None else task
         plan = compile_plan(job, facts_of(job, task))
         held.enter_context(one_thread())
-        running = (
+        running: Engine = (
             workers if spread else _engine(wanted.name, task, workers, debug=debug, masked=masked)
         )
+        running = ray or running
         population = population_of(plan.job, task)
         memory = _memory(plan, task, population, keeper)
         key = ReplayKey.of_seed(plan.job.seed)
@@ -246,9 +264,9 @@ def choose(name: str, job: Job, *, debug: bool, masked: bool, handed: bool) -> C
         only_here = "a task that is handed in is in this process only"
     if name == "vector" and handed and not debug:
         only_here = ""  # stacks need no other process
-    if only_here and name == "workers":
+    if only_here and name in ("workers", "ray"):
         raise HansaError(
-            f"{only_here}, and the engine is workers", fix='use the engine "inline" or "auto"'
+            f"{only_here}, and the engine is {name}", fix='use the engine "inline" or "auto"'
         )
     if only_here:
         return Choice("inline", only_here)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,3 +108,30 @@ class Threaded:
         (self.folder / str(os.getpid())).touch()
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
         return TOY, data
+
+
+@dataclass(frozen=True)
+class Telling:
+    """One client prints its data in every way, and raises with it."""
+
+    bad: str
+    value: str
+
+    def __call__(self, client: str) -> Split:
+        if client == self.bad:
+            print(self.value, flush=True)
+            print(self.value, file=sys.stderr, flush=True)
+            logging.getLogger("task").error(self.value)
+            os.write(1, self.value.encode())
+            os.write(2, self.value.encode())
+            raise RuntimeError(self.value)
+        return data(client)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A task that ends the process that loads it."""
+
+    def __call__(self) -> tuple[Any, Data]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
