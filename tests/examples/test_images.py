@@ -25,10 +25,11 @@ from hansa.core.parts import Context, Site
 from hansa.errors import HansaError, Unavailable
 from hansa.examples.images import fetch, sites
 from hansa.examples.images.fetch import Dataset, Source, load, read, save
-from hansa.examples.images.job import images_job
+from hansa.examples.images.job import devices_job, images_job
 from hansa.examples.images.sites import names_of, share_of, write_sites
-from hansa.examples.images.task import Images, SmallImages
+from hansa.examples.images.task import Devices, DevicesIid, Images, SmallImages
 from hansa.jobfile import job_from_words, job_to_words
+from hansa.populations import counts_of, spread_of
 from hansa.work.bundle import facts_of, load_bundled_task, load_task, pack, unpack
 from hansa.work.sgd import LocalSGD
 
@@ -285,3 +286,55 @@ def test_the_network_of_the_paper_learns_among_clients(digits: Dataset):
     assert first == pytest.approx(np.log(10), abs=0.1)  # before training: no idea
     assert last is not None
     assert last < 1.9
+
+
+# ------------------------------------------------------------------ a thousand devices
+
+
+@pytest.mark.parametrize("iid", [False, True])
+def test_the_files_of_a_thousand_devices_are_the_jobs_in_python(iid: bool):
+    job = hansa.load_job("images-1000-iid" if iid else "images-1000")
+    assert job == devices_job(iid=iid)
+    assert job.cohort.population == 1000
+    task = load_task(job)
+    assert isinstance(task, DevicesIid if iid else Devices)
+    assert (task.dataset, task.rule) == ("mnist", "iid" if iid else "dirichlet")
+    assert hansa.compile_plan(job, facts_of(job, task)).task.schema.size == 1_663_370
+
+
+def test_a_thousand_devices_hold_everything_once(monkeypatch: pytest.MonkeyPatch):
+    """Of 6,000 images, since the 60,000 are to be fetched: each is at one device."""
+    whole = few(6000)
+    monkeypatch.setattr(sites, "load", lambda _: whole)
+    try:
+        spreads = []
+        for task in (Devices(), DevicesIid()):
+            names = task.clients(devices_job())
+            splits = [task.data(Site(name, {})) for name in names]
+            assert len(set(names)) == 1000
+            held = np.concatenate([split.train.inputs for split in splits])
+            assert len(np.unique(held.reshape(6000, -1), axis=0)) == 6000
+            counts, _ = counts_of([split.train.targets for split in splits])
+            spreads.append(spread_of(counts))
+    finally:
+        sites.shares.cache_clear()
+    uneven, even = spreads
+    assert (even.smallest, even.largest) == (6, 6)
+    assert uneven.largest > 15
+    assert uneven.inequality > 0.2
+    assert uneven.distance > even.distance
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("iid", [False, True])
+def test_a_thousand_devices_learn_to_read(iid: bool):
+    try:
+        load("mnist")
+    except Unavailable as error:
+        pytest.skip(f"the images cannot be fetched here: {error.message}")
+    job = devices_job(rounds=15, iid=iid)
+    result = hansa.simulate(job, engine="workers")
+    task, images = load_task(job), load("mnist")
+    examples = hansa.Examples(images.test_inputs, images.test_targets.astype(np.int64))
+    outputs = task.predict(result.state.params, examples)
+    assert (outputs.probabilities.argmax(axis=1) == examples.targets).mean() > 0.9

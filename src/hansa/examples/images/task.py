@@ -86,6 +86,20 @@ class SmallImages(Images):
         )
 
 
+class Devices(Images):
+    """MNIST among a thousand devices, each class divided by shares of a Dirichlet distribution."""
+
+    def __init__(self) -> None:
+        super().__init__("mnist", "dirichlet")
+
+
+class DevicesIid(Images):
+    """MNIST among a thousand devices, by chance alone."""
+
+    def __init__(self) -> None:
+        super().__init__("mnist", "iid")
+
+
 def _split(images: Dataset) -> hansa.Split:
     return hansa.Split(
         hansa.Examples(images.train_inputs, images.train_targets.astype(np.int64)),

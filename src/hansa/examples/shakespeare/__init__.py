@@ -1,0 +1,1 @@
+"""Next-character prediction among the roles of Shakespeare's plays."""
