@@ -29,3 +29,14 @@ MLFLOW: str | None = typer.Option(
 EXPERIMENT: str | None = typer.Option(
     None, metavar="NAME", help="MLflow experiment; the job's name if it is left out."
 )
+ENGINE: str | None = typer.Option(
+    None,
+    help="What runs the clients: inline, one after the other; workers, in a process for each "
+    "core; auto, whichever is sooner; their result is the same. vector, as workers and with "
+    "several clients in one pass: equal to about 1e-4, not to the bit. ray, on a Ray cluster, "
+    "with the same result as inline. auto if it is left out; with --resume, the run's own.",
+    show_default=False,
+)
+BY: str | None = typer.Option(
+    None, metavar="METRIC", help="Sort by this metric; by the one that the job watches if left out."
+)

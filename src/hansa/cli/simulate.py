@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hansa.cli.arguments import EXPERIMENT, JSON, MLFLOW, SET
+from hansa.cli.arguments import ENGINE, EXPERIMENT, JSON, MLFLOW, SET
 from hansa.cli.output import Progress, emit, heading, note, say, table
 
 if TYPE_CHECKING:
@@ -30,14 +30,7 @@ def simulate(
     rounds: int | None = typer.Option(None, min=1, help="Rounds, instead of the job's."),
     seed: int | None = typer.Option(None, min=0, help="Seed, instead of the job's."),
     changes: list[str] = SET,
-    engine: str | None = typer.Option(
-        None,
-        help="What runs the clients: inline, one after the other; workers, in a process for each "
-        "core; auto, whichever is sooner; their result is the same. vector, as workers and with "
-        "several clients in one pass: equal to about 1e-4, not to the bit. ray, on a Ray cluster, "
-        "with the same result as inline. auto if it is left out; with --resume, the run's own.",
-        show_default=False,
-    ),
+    engine: str | None = ENGINE,
     address: str | None = typer.Option(
         None,
         metavar="HOST:PORT",
@@ -153,14 +146,7 @@ def _check_options(
     engine: str | None,
 ) -> None:
     """Refuses options that contradict each other; the engine's name is looked up, too."""
-    from hansa.nearest import suggest
-    from hansa.simulation import ENGINES
-
-    if engine is not None and engine not in ENGINES:
-        raise typer.BadParameter(
-            f"there is no engine '{engine}': {suggest(engine, ENGINES, 'engines')}",
-            param_hint="--engine",
-        )
+    check_engine(engine)
     if job is None and resume is None:
         raise typer.BadParameter("name a job, or a run to go on with: --resume FOLDER")
     if resume is not None and (output is not None or no_output):
@@ -176,6 +162,18 @@ def _check_options(
     if no_output and mlflow is not None:
         raise typer.BadParameter(
             "what is sent to MLflow is taken from the run's folder", param_hint="--no-output"
+        )
+
+
+def check_engine(name: str | None) -> None:
+    """Refuses an engine that there is not."""
+    from hansa.nearest import suggest
+    from hansa.simulation import ENGINES
+
+    if name is not None and name not in ENGINES:
+        raise typer.BadParameter(
+            f"there is no engine '{name}': {suggest(name, ENGINES, 'engines')}",
+            param_hint="--engine",
         )
 
 

@@ -35,6 +35,10 @@ VERBS: Mapping[str, Verb] = {
     "simulate": Verb(
         "hansa.cli.simulate:simulate", "Run a job with all its clients on this machine.", JOBS
     ),
+    "sweep": Verb(
+        "hansa.cli.sweep:sweep", "Run a job with many values, and compare the runs.", JOBS
+    ),
+    "runs": Verb("hansa.cli.runs:runs", "List runs that were simulated, and compare them.", JOBS),
     "clients": Verb(
         "hansa.cli.clients:clients",
         "Show what a simulation's clients hold, and how much they differ.",

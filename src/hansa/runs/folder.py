@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from hansa.errors import HansaError, Refused
-from hansa.runs.checkpoint import FOLDER as CHECKPOINTS
 from hansa.runs.disk import explained, read_json, write_json
 
 RUN = "run.json"
@@ -42,6 +41,7 @@ RESULT = "result.json"
 MODEL = "model.npz"
 CHART = "metrics.svg"
 LOCK = "lock"
+SWEEP = "sweep.json"
 
 FORMAT = 1
 """Version of the files above."""
@@ -96,7 +96,6 @@ def make(output: Path | None, name: str) -> Path:
             if output.is_dir() and any(output.iterdir()):
                 raise occupied(output)
             output.mkdir(parents=True, exist_ok=True)
-            (output / CHECKPOINTS).mkdir()
         return output
     with explained(f"a folder under '{HOME}' cannot be made", HOME):
         HOME.mkdir(exist_ok=True)
@@ -106,13 +105,12 @@ def make(output: Path | None, name: str) -> Path:
             at = HOME / f"{name}-{number:03d}"
             with suppress(FileExistsError):
                 at.mkdir()
-                (at / CHECKPOINTS).mkdir()
                 return at
 
 
 def occupied(output: Path) -> HansaError:
     """What is said of a folder that holds something already."""
-    inside = (output / RUN).exists()
+    inside = (output / RUN).exists() or (output / SWEEP).exists()
     return HansaError(
         f"the folder '{output}' holds {'a run' if inside else 'something'} already",
         fix=f"name another --output{f', or go on with --resume {output}' if inside else ''}",

@@ -9,7 +9,7 @@ simulate ──► begin(plan, task) ──► journal, ledger, state ──► 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +24,15 @@ from hansa.core.round import RoundRecord
 from hansa.errors import HansaError, Refused, RoundVoid
 from hansa.jobfile import job_to_words
 from hansa.runs import chart, folder, same
+from hansa.runs.checkpoint import FOLDER as CHECKPOINTS
 from hansa.runs.checkpoint import write_model
-from hansa.runs.disk import write_json, write_text
+from hansa.runs.disk import explained, write_json, write_text
 from hansa.runs.environment import environment_of
 from hansa.runs.fingerprint import fingerprints
 from hansa.runs.folder import Lock, Status, write_status
 from hansa.runs.journal import FileJournal, FileLedger, Pace
 from hansa.runs.outcome import ending, outcome, stopped_early
+from hansa.runs.settings import label
 from hansa.runs.source import Source, job_of
 from hansa.simulation import Memory, Result
 
@@ -70,6 +72,7 @@ class Recorder:
       engine: what `simulate` is told to run the clients with.
       at: the run's folder, once it is known.
       on_begin: called with the number of rounds that were done before, when the run begins.
+      data: digests of the clients' examples, if they were read already.
       notes: what the person should be told, such as another version of NumPy.
     """
 
@@ -81,6 +84,7 @@ class Recorder:
     engine: str = "inline"
     at: Path | None = None
     on_begin: Callable[[int], None] | None = None
+    data: Mapping[str, str | None] | None = None
     notes: list[str] = field(default_factory=list)
     _lock: Lock | None = None
     _plan: Plan | None = None
@@ -208,7 +212,9 @@ class Recorder:
         write_json(at / folder.RESULT, said, sync=True)
         lines = chart.lines_of(at.name, result.records)
         better = {m.name: m.better.name.lower() for m in plan.task.metrics}
-        write_text(at / folder.CHART, chart.picture(lines, title=at.name, better=better))
+        changed = label(folder.read_run(at)["overrides"])
+        title = f"{plan.job.name}: {at.name} {changed}".strip()
+        write_text(at / folder.CHART, chart.picture(lines, title=title, better=better))
         kind = "stopped" if stopped_early(plan, state) else "finished"
         self._end(Status(kind, state.round, plan.job.rounds.count, ending(plan, state)))
         return said
@@ -269,12 +275,14 @@ class Recorder:
     def _describe(self, at: Path, plan: Plan, task: Task, population: Sequence[str]) -> None:
         """Everything that is known before the first round; `run.json`, which names it, is last."""
         job, words = plan.job, job_to_words(plan.job)
+        with explained(f"'{at}' cannot be written to", at):
+            (at / CHECKPOINTS).mkdir()
         if self.source.text:
             write_text(at / folder.JOB, self.source.text)
         write_json(at / folder.RESOLVED, words)
         write_json(at / folder.PLAN, plan_words(plan))
         write_json(at / folder.ENVIRONMENT, environment_of(job.folder))
-        data = fingerprints(task, population)
+        data = fingerprints(task, population) if self.data is None else self.data
         run = {
             "format": folder.FORMAT,
             "name": job.name,
