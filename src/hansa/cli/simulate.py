@@ -54,7 +54,7 @@ def simulate(
         None, metavar="FOLDER", help="Go on with the run in FOLDER from its last checkpoint."
     ),
     checkpoint_every: int = typer.Option(
-        0, min=0, help="Rounds between checkpoints; 0: as often as takes 2 % of the time at most."
+        0, min=0, help="Rounds between checkpoints; 0: as often as takes 1 % of the time at most."
     ),
     keep_checkpoints: int = typer.Option(2, min=0, help="Checkpoints that are kept; 0: all."),
     mlflow: str | None = MLFLOW,

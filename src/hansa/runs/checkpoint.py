@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from hansa.runs.disk import explained, write_whole
 
 FOLDER = "checkpoints"
 NAME = "round-{:06d}.npz"
-_PATTERN = "round-*.npz"
+_BEGINS, _ENDS = "round-", ".npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, Vector]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted((folder / FOLDER).glob(_PATTERN))
+    at = folder / FOLDER
+    names = sorted(os.listdir(at)) if at.is_dir() else []  # noqa: PTH208  twice as fast
+    return [at / name for name in names if name.startswith(_BEGINS) and name.endswith(_ENDS)]
 
 
 def _load(path: Path) -> Checkpoint | None:

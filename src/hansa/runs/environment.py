@@ -27,8 +27,8 @@ def environment_of(folder: Path | None) -> dict[str, object]:
     return {
         "hansa": __version__,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES if _version(name)},
-        "platform": platform.platform(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processors": os.cpu_count(),
         "command": sys.argv,

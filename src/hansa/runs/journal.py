@@ -18,6 +18,7 @@ from typing import IO
 
 from hansa.core import canonical
 from hansa.core.contribute import Purpose
+from hansa.core.events import Event
 from hansa.core.plan import Plan
 from hansa.core.round import Charge, Opening, RoundRecord, TrainState
 from hansa.engines.memory import MemoryJournal
@@ -31,7 +32,7 @@ ROUNDS = "rounds.jsonl"
 METRICS = "metrics.csv"
 LEDGER = "ledger.jsonl"
 
-SHARE = 0.02
+SHARE = 0.01
 """Share of a run's time that checkpoints may take, where no number of rounds is set for them."""
 
 SYNC_SECONDS = 10.0
@@ -43,7 +44,7 @@ class Pace:
     """How often a checkpoint is written, and how many are kept.
 
     Attributes:
-      every: rounds from one to the next; 0 = as often as takes a fiftieth of the time at most.
+      every: rounds from one to the next; 0 = as often as takes 1 % of the time at most.
       keep: the last so many stay; 0 = all.
     """
 
@@ -190,6 +191,7 @@ class FileLedger:
         self._path, self._plan = folder / LEDGER, plan
         self._file: IO[str] | None = None
         self._known: set[tuple[str, Charge]] = set()
+        self._last: tuple[Event | None, str] = (None, "")
 
     def restore(self) -> None:
         """Remembers what was charged before a kill; a torn last line is a charge never made.
@@ -232,13 +234,19 @@ class FileLedger:
             "purpose": charge.purpose.value,
             "round": charge.round,
             "attempt": charge.attempt,
-            "event": canonical.digest(charge.event),
+            "event": self._digest(charge.event),
         }
         with explained(f"round {charge.round + 1} cannot be charged", self._path.parent):
             if self._file is None:
                 self._file = self._path.open("a", encoding="utf-8")
             _append(self._file, json.dumps(words) + "\n")
         self._known.add((step, charge))
+
+    def _digest(self, event: Event) -> str:
+        """SHA-256 of an event; most rounds cost the same."""
+        if event != self._last[0]:
+            self._last = (event, canonical.digest(event))
+        return self._last[1]
 
     def _remember(self, line: str) -> None:
         try:
@@ -254,7 +262,7 @@ class FileLedger:
             purpose,
             self._plan.charge(number) if attempt == 0 else self._plan.round_event,
         )
-        if canonical.digest(charge.event) != event:
+        if self._digest(charge.event) != event:
             raise _damaged(self._path)
         (self.memory.reserve if step == "reserve" else self.memory.commit)(charge)
         self._known.add((step, charge))

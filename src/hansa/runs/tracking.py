@@ -58,6 +58,7 @@ ARTIFACTS = (
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is told to anybody but the server
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
