@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hansa.aggregators.linear import Mean
-from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.aggregators.robust import FLTrust, Median, Robust, TrimmedMean
 from hansa.assembly import METRICS_PER_EXAMPLE, build
 from hansa.core.job import (
     Aggregation,
@@ -124,6 +124,12 @@ def test_samplers(cohort, sampler):
         ({"privacy": PRIVATE}, Mean(Divisor.FIXED)),
         ({"aggregation": Aggregation(rule="median")}, Median()),
         ({"aggregation": Aggregation(rule="trimmed_mean", trim=0.3)}, TrimmedMean(0.3)),
+        ({"aggregation": Aggregation(rule="krum", bad=0.3)}, Robust("krum", 0.3)),
+        (
+            {"aggregation": Aggregation(rule="trimmed_mean", trim=0.3, mixing="nearest")},
+            Robust("trimmed_mean", 0.3, "nearest"),
+        ),
+        ({"aggregation": Aggregation(rule="fltrust", trusted="kiel")}, FLTrust("kiel")),
     ],
 )
 def test_aggregators(words, aggregator):

@@ -20,8 +20,10 @@ from tests.support.toyjob.task import Toy
 UNIFORM = Aggregation(weighting="uniform")
 JOBS = {
     "mean": job(),
-    "median": job(aggregation=Aggregation(rule="median")),
-    "trimmed mean": job(aggregation=Aggregation(rule="trimmed_mean", trim=0.26)),
+    "median": job(aggregation=Aggregation(rule="median"), rounds=Rounds(count=3, quorum=5)),
+    "trimmed mean": job(
+        aggregation=Aggregation(rule="trimmed_mean", trim=0.26), rounds=Rounds(count=3, quorum=5)
+    ),
     "clipped": job(aggregation=Aggregation(weighting="uniform", clip=0.5)),
     "ring": job(
         aggregation=Aggregation(weighting="uniform", clip=1.0, max_weight=50),

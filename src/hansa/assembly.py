@@ -7,7 +7,7 @@
     [privacy]                  LocalNoise       if each client hides its own data
     [quantization]             Quantize         if the job has a step, after Rotate if it says so
     [secure_aggregation]       Mask             if it is enabled
-    [aggregation]   Mean | Median | TrimmedMean | Grouped
+    [aggregation]   Mean | Median | TrimmedMean | Robust | FLTrust | Grouped
     [privacy]       NoNoise | CentralGaussian | CentralDiscrete | CorrelatedGaussian
                             | DistributedGaussian | LocalGaussian | ExampleGaussian
 
@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from hansa.aggregators.grouped import Grouped
 from hansa.aggregators.linear import Mean
-from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.aggregators.robust import FLTrust, Median, Robust, TrimmedMean
 from hansa.core.job import Job
 from hansa.core.parts import (
     Aggregator,
@@ -53,6 +53,9 @@ from hansa.stages.rotate import Rotate, reach
 from hansa.stages.weight import Weight
 from hansa.work.dpsgd import DpSgd, Promise
 from hansa.work.sgd import LocalSGD
+
+BY_COORDINATE = ("median", "trimmed_mean")
+"""Rules that can stand over the sums of groups, too."""
 
 METRICS_PER_EXAMPLE = 16.0
 """Norm of one example's metric sums that fits under `aggregation.max_weight` without scaling.
@@ -141,8 +144,13 @@ def _aggregator(job: Job) -> Aggregator:
     if job.aggregation.rule == "mean":
         gated = private(job) and not (local(job) or by_example(job))
         return Mean(Divisor.FIXED if gated else Divisor.REALISED)
-    rule = Median() if job.aggregation.rule == "median" else TrimmedMean(job.aggregation.trim)
-    groups = job.secure_aggregation.groups
+    words, groups = job.aggregation, job.secure_aggregation.groups
+    if words.rule == "fltrust":
+        return FLTrust(words.trusted)
+    if words.rule not in BY_COORDINATE or words.mixing != "none":
+        bad = words.trim if words.rule == "trimmed_mean" else words.bad
+        return Robust(words.rule, bad, words.mixing)
+    rule = Median() if words.rule == "median" else TrimmedMean(words.trim)
     return Grouped(rule, groups) if groups else rule
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from hansa.assembly import (
+    BY_COORDINATE,
     by_example,
     clip_of,
     distributed,
@@ -300,4 +301,30 @@ def _words_without_effect(job: Job) -> Iterable[PlanError]:
             "secure_aggregation.groups",
             "shows the sums of groups, and a mean needs only the sum of all",
             'leave it out, or set aggregation.rule = "median"',
+        )
+    yield from _robust_words(job)
+
+
+def _robust_words(job: Job) -> Iterable[PlanError]:
+    """Words of a robust rule that another rule does not read."""
+    words = job.aggregation
+    if job.secure_aggregation.groups and (
+        words.rule not in ("mean", *BY_COORDINATE) or words.mixing != "none"
+    ):
+        yield PlanError(
+            "secure_aggregation.groups",
+            "a rule over sums of groups looks at each coordinate alone",
+            'set aggregation.rule = "median" or "trimmed_mean", and leave aggregation.mixing out',
+        )
+    if words.mixing != "none" and words.rule in ("mean", "fltrust"):
+        yield PlanError(
+            "aggregation.mixing",
+            f'comes before a rule that leaves updates out, and the rule is "{words.rule}"',
+            'leave it out, or set aggregation.rule = "geometric_median"',
+        )
+    if words.trusted and words.rule != "fltrust":
+        yield PlanError(
+            "aggregation.trusted",
+            f'nobody is compared with under the rule "{words.rule}"',
+            'leave it out, or set aggregation.rule = "fltrust"',
         )

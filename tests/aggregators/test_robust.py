@@ -129,7 +129,7 @@ def test_a_weight_that_would_blow_up_the_delta_is_rejected(weight):
 
 def test_a_measurement_sums_without_deltas():
     rule, layout = Median(), LAYOUT.without("delta")
-    facts = facts_after([UNIFORM, rule])
+    facts = facts_after([UNIFORM, rule], quorum=5)
     partial = rule.zero(layout, facts)
     for i in range(3):
         partial = rule.add(partial, str(i), update([], 1.0, [1.0, 2, 3, 4], layout), facts)

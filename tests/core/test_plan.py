@@ -28,6 +28,7 @@ GAUSSIAN = Privacy(mechanism="gaussian", clip=1.0, noise_multiplier=2.0, delta=1
 UNIFORM = Aggregation(weighting="uniform")
 PLAN = plan()
 
+FIVE = Rounds(count=3, quorum=5)
 CHANGES: dict[str, dict[str, Any]] = {
     "name": {"name": "other"},
     "task": {"task": "task:Other"},
@@ -45,7 +46,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "algorithm": {"algorithm": fedadam(client_lr=0.5, local_epochs=2, batch_size=8)},
     "client work": {"algorithm": fedavg(client_lr=0.4, local_epochs=2, batch_size=8)},
     "server": {"algorithm": fedavg(client_lr=0.5, local_epochs=2, batch_size=8, server_lr=0.9)},
-    "rule": {"aggregation": Aggregation(rule="median")},
+    "rule": {"aggregation": Aggregation(rule="median"), "rounds": FIVE},
+    "another rule": {"aggregation": Aggregation(rule="krum"), "rounds": FIVE},
+    "how many are bad": {"aggregation": Aggregation(rule="krum", bad=0.21), "rounds": FIVE},
+    "mixing": {"aggregation": Aggregation(rule="krum", mixing="nearest"), "rounds": FIVE},
+    "whom it trusts": {"aggregation": Aggregation(rule="fltrust", trusted="a"), "rounds": FIVE},
+    "another trusted one": {
+        "aggregation": Aggregation(rule="fltrust", trusted="b"),
+        "rounds": FIVE,
+    },
     "weighting": {"aggregation": UNIFORM},
     "max weight": {"aggregation": Aggregation(max_weight=10)},
     "clip": {"aggregation": Aggregation(weighting="uniform", clip=1.0)},
@@ -88,9 +97,10 @@ def test_what_was_proved_is_in_the_digest():
     assert other.digest == PLAN.digest
     from hansa.aggregators.robust import Median
 
-    assert check(of, replace(its, aggregator=Median()), FACTS, DpAccounting("rdp")).digest != (
-        PLAN.digest
-    )
+    five = job(rounds=FIVE)
+    mean = check(five, build(five), FACTS, DpAccounting("rdp"))
+    median = check(five, replace(build(five), aggregator=Median()), FACTS, DpAccounting("rdp"))
+    assert median.digest != mean.digest
     default = job(rounds=Rounds(count=3))
     explicit = job(rounds=Rounds(count=3, quorum=4))
     assert compile_plan(default, FACTS).quorum == compile_plan(explicit, FACTS).quorum == 4
@@ -239,7 +249,7 @@ def test_the_cost_counts_bytes():
         quantization=Quantization(step=1e-2, bits=16),
     )
     assert small.cost.up_bytes == 2 * layout
-    median = plan(aggregation=Aggregation(rule="median"))
+    median = plan(aggregation=Aggregation(rule="median"), rounds=FIVE)
     assert median.cost.coordinator_bytes == 4 * d + (8 + 6 * 4 + 4) * layout
 
 
@@ -271,7 +281,7 @@ def test_the_cost_counts_bytes():
             ["without replacement, 12 of 60", "one unit replaced", "RDP", "0.333 clip norms"],
         ),
         (CHANGES["quantization"], ["modulo 2**32", "scaled down to norm", "at most 1"]),
-        ({"aggregation": Aggregation(rule="median")}, ["fewer than half", "not on their order"]),
+        ({**CHANGES["rule"]}, ["fewer than half", "not on their order"]),
         (
             {
                 "aggregation": UNIFORM,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hansa.aggregators.linear import Mean
-from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.aggregators.robust import Median, Robust, TrimmedMean
 from hansa.assembly import build
 from hansa.core.events import Laplace, PoissonSampled, compose
 from hansa.core.job import (
@@ -38,6 +38,7 @@ GAUSSIAN = Privacy(mechanism="gaussian", clip=1.0, noise_multiplier=2.0, delta=1
 UNIFORM = Aggregation(weighting="uniform")
 PRIVATE: dict[str, Any] = {"privacy": GAUSSIAN, "aggregation": UNIFORM}
 RDP = DpAccounting("rdp")
+FIVE = Rounds(count=3, quorum=5)
 
 
 def parts(of: Job, **changed) -> Parts:
@@ -69,12 +70,58 @@ ROWS: dict[str, tuple[Any, ...]] = {
     "median over integers": (
         job(**QUANTIZED), {"aggregator": Median()}, "Median", "no order", "quantization.step",
     ),
-    "median of two": (
-        job(rounds=Rounds(count=1, quorum=2)), {"aggregator": Median()},
-        "Median", "protects against nobody", "rounds.quorum",
+    "median of four": (
+        job(rounds=Rounds(count=1, quorum=4)), {"aggregator": Median()},
+        "Median", "protects against nobody", "rounds.quorum to at least 5",
+    ),
+    "Krum of four": (
+        job(aggregation=Aggregation(rule="krum", bad=0.3), rounds=Rounds(count=1, quorum=4)), None,
+        "Robust", "protects against nobody", "rounds.quorum to at least 5",
+    ),
+    "a Bulyan of too few": (
+        job(aggregation=Aggregation(rule="bulyan", bad=0.2), rounds=FIVE), None,
+        "Robust", "needs 7 updates to bear 1 bad ones, and a round may have 5", "at least 11",
+    ),
+    "pairs that are too few": (
+        job(aggregation=Aggregation(rule="krum", mixing="bucketing"), rounds=FIVE), None,
+        "Robust", "needs 5 pairs to bear 1", "rounds.quorum",
+    ),
+    "a rule that bears nobody": (
+        job(aggregation=Aggregation(rule="krum", bad=0.1), rounds=FIVE), None,
+        "Robust", "bears nobody in a round of 5", "rounds.quorum to at least 10",
+    ),
+    "an impossible share of bad clients": (
+        job(aggregation=Aggregation(rule="krum", bad=0.5), rounds=FIVE), None,
+        "Robust", "cannot bear a share of 0.5", "aggregation.bad",
+    ),
+    "likeness after mixing": (
+        job(aggregation=Aggregation(rule="flame", mixing="nearest"), rounds=FIVE), None,
+        "Robust", "makes all alike", "aggregation.mixing",
+    ),
+    "mixing before a mean": (
+        job(aggregation=Aggregation(mixing="nearest")), None,
+        "aggregation.mixing", 'the rule is "mean"', "leave it out",
+    ),
+    "trust in nobody": (
+        job(aggregation=Aggregation(rule="fltrust"), rounds=FIVE), None,
+        "FLTrust", "nobody to compare with", "aggregation.trusted",
+    ),
+    "trust without a rule for it": (
+        job(aggregation=Aggregation(trusted="kiel")), None,
+        "aggregation.trusted", "nobody is compared with", "fltrust",
+    ),
+    "a rule over whole updates that are hidden": (
+        job(**QUANTIZED), {"stages": (*CLIPPED, Hide()), "aggregator": Robust("krum", 0.2)},
+        "Robust", "needs every update", "secure_aggregation.groups",
+    ),
+    "noise after Krum": (
+        job(
+            privacy=GAUSSIAN, rounds=FIVE, aggregation=Aggregation(rule="krum", weighting="uniform")
+        ), None,
+        "CentralGaussian", "arbitrarily far", "mean",
     ),
     "a trimmed mean that trims nobody": (
-        job(aggregation=Aggregation(rule="trimmed_mean", trim=0.1)), None,
+        job(aggregation=Aggregation(rule="trimmed_mean", trim=0.1), rounds=FIVE), None,
         "TrimmedMean", "drops nobody", "rounds.quorum to at least 10",
     ),
     "an impossible trim": (
@@ -117,11 +164,15 @@ ROWS: dict[str, tuple[Any, ...]] = {
         "Weight", "cannot count", "aggregation.max_weight",
     ),
     "noise after a median": (
-        job(privacy=GAUSSIAN, aggregation=Aggregation(rule="median", weighting="uniform")), None,
+        job(
+            privacy=GAUSSIAN,
+            aggregation=Aggregation(rule="median", weighting="uniform"),
+            rounds=FIVE,
+        ), None,
         "CentralGaussian", "arbitrarily far", "mean",
     ),
     "noise after a trimmed mean": (
-        job(**PRIVATE), {"aggregator": TrimmedMean(0.3)},
+        job(**PRIVATE, rounds=FIVE), {"aggregator": TrimmedMean(0.3)},
         "CentralGaussian", "arbitrarily far", "mean",
     ),
     "a private mean with a realised count": (
@@ -338,7 +389,7 @@ def test_all_reasons_are_told_at_once():
 
 
 def test_a_robust_rule_says_what_it_tolerates():
-    claims = compile_plan(job(aggregation=Aggregation(rule="median")), FACTS).claims
+    claims = compile_plan(job(aggregation=Aggregation(rule="median"), rounds=FIVE), FACTS).claims
     assert any("fewer than half" in c for c in claims)
 
 

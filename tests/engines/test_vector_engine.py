@@ -84,7 +84,7 @@ def test_twenty_rounds_equal_those_of_inline(name):
             "quantization": Quantization(step=1e-4),
             "aggregation": Aggregation(weighting="uniform", clip=1.0, max_weight=50),
         },
-        {"aggregation": Aggregation(rule="median")},
+        {"aggregation": Aggregation(rule="median"), "rounds": Rounds(count=3, quorum=5)},
         HIDDEN,
     ],
     ids=["quantized", "median", "hidden"],

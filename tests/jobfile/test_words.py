@@ -64,8 +64,11 @@ privacies = st.builds(
 )
 aggregations = st.builds(
     Aggregation,
-    rule=st.sampled_from(["mean", "median", "trimmed_mean"]),
+    rule=st.sampled_from(["mean", "median", "trimmed_mean", "krum", "flame", "fltrust"]),
     trim=st.floats(0, 0.5, exclude_max=True),
+    bad=st.floats(0, 0.5, exclude_min=True, exclude_max=True),
+    mixing=st.sampled_from(["none", "nearest", "bucketing"]),
+    trusted=st.text(max_size=9),
     weighting=st.sampled_from(["examples", "uniform"]),
     max_weight=amounts,
     clip=amounts,

@@ -15,7 +15,7 @@ from hansa.errors import UpdateRejected
 from tests.laws.settings import LAW
 from tests.support.toy import LAYOUT, context, copy, encode, facts_after, update
 
-COHORT = 7
+COHORT, QUORUM = 7, 5
 MEASURING = LAYOUT.without("delta")
 
 
@@ -27,7 +27,7 @@ class AggregatorLaws:
 
     @property
     def facts(self) -> Facts:
-        return facts_after((*self.stages, self.aggregator), cohort=COHORT)
+        return facts_after((*self.stages, self.aggregator), cohort=COHORT, quorum=QUORUM)
 
     def updates(self, layout: Layout = LAYOUT) -> list[Update]:
         """Different ones from all clients of a cohort, one of them without examples."""
@@ -109,7 +109,7 @@ class AggregatorLaws:
         assert self.finish(partial) == self.finish(self.fold(range(COHORT)))
 
     def test_inference_is_pure(self):
-        for spec in facts_after(self.stages, cohort=COHORT).values():
+        for spec in facts_after(self.stages, cohort=COHORT, quorum=QUORUM).values():
             assert self.aggregator.infer(spec) == self.aggregator.infer(spec)
 
     def test_the_sums_beside_the_delta_are_exact(self):
@@ -141,9 +141,9 @@ class RealAggregatorLaws(AggregatorLaws):
     def test_a_rejected_update_leaves_the_partial_as_it_was(self, where, value):
         bad = copy(self.updates()[0])
         bad.vector[where] = value
-        partial = self.fold(range(3))
+        partial = self.fold(range(COHORT))
         with pytest.raises(UpdateRejected) as caught:
             self.aggregator.add(partial, "bad", bad, self.facts)
         assert "3e+38" not in str(caught.value)
         assert "nan" not in str(caught.value)
-        assert self.finish(partial) == self.finish(self.fold(range(3)))
+        assert self.finish(partial) == self.finish(self.fold(range(COHORT)))

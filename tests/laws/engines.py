@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hansa.core.contribute import Fold, Purpose, contribute
-from hansa.core.job import Aggregation, Quantization
+from hansa.core.job import Aggregation, Quantization, Rounds
 from hansa.core.parts import Model, Partial, Split
 from hansa.core.plan import Plan
 from hansa.core.round import Engine
@@ -31,7 +31,7 @@ Data = Callable[[str], Split]
 
 PLANS: dict[str, dict[str, Any]] = {
     "mean": {},
-    "median": {"aggregation": Aggregation(rule="median")},
+    "median": {"aggregation": Aggregation(rule="median"), "rounds": Rounds(count=3, quorum=5)},
     "ring": {
         "aggregation": Aggregation(weighting="uniform", clip=1.0, max_weight=50),
         "quantization": Quantization(step=1e-5),

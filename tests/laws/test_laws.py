@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from hansa.aggregators.linear import Mean
-from hansa.aggregators.robust import Median, TrimmedMean
+from hansa.aggregators.robust import FLTrust, Median, Robust, TrimmedMean
 from hansa.algorithms import ALGORITHMS
 from hansa.core.events import NoOp
 from hansa.core.parts import Relation, Update
@@ -234,6 +234,46 @@ class TestMedian(RealAggregatorLaws):
 class TestTrimmedMean(RealAggregatorLaws):
     aggregator = TrimmedMean(0.34)
     stages = (Weight("uniform"),)
+
+
+class TestMultiKrum(RealAggregatorLaws):
+    aggregator = Robust("multi_krum", 0.2)
+    stages = (Weight("examples"),)
+
+
+class TestTrimmedMeanOverNearest(RealAggregatorLaws):
+    aggregator = Robust("trimmed_mean", 0.2, "nearest")
+    stages = (Weight("uniform"),)
+
+
+class TestGeometricMedianOverPairs(RealAggregatorLaws):
+    aggregator = Robust("geometric_median", 0.2, "bucketing")
+    stages = (Weight("examples"),)
+
+
+class TestCentredClipping(RealAggregatorLaws):
+    aggregator = Robust("centered_clipping", 0.2)
+    stages = (Weight("examples"),)
+
+
+class TestDnC(RealAggregatorLaws):
+    aggregator = Robust("dnc", 0.2)
+    stages = (Weight("uniform"),)
+
+
+class TestFLAME(RealAggregatorLaws):
+    aggregator = Robust("flame", 0.2)
+    stages = (Weight("examples"),)
+
+
+class TestFoolsGold(RealAggregatorLaws):
+    aggregator = Robust("foolsgold", 0.2)
+    stages = (Weight("examples"),)
+
+
+class TestFLTrust(RealAggregatorLaws):
+    aggregator = FLTrust("c0")
+    stages = (Weight("examples"),)
 
 
 # ------------------------------------------------------------------ mechanisms

@@ -91,12 +91,12 @@ def test_a_receipt_that_is_waited_for_survives_a_renewal(place: Place) -> None:
 
     async def whole() -> Any:
         async with running(place) as federation, raw_site(place, "luebeck") as late:
-            await federation.agents(*THREE)
+            await federation.agents(*THREE, "riga")
             await late.attend()
             wanted = job(
-                rounds=Rounds(count=1, deadline=LONG),
+                rounds=Rounds(count=1, deadline=LONG, quorum=5),
                 aggregation=Aggregation(rule="median", weighting="uniform"),
-                cohort=Cohort(population=4),
+                cohort=Cohort(population=5),
             )
             job_id, _ = await federation.submit(wanted)
             await late.take_offer()

@@ -18,6 +18,7 @@ from hansa.errors import IdentityError, RoundVoid
 from hansa.site.agent import Agent
 from tests.support.federation import LONG, Federation, Place, expected, job, outcome, running
 from tests.support.rawsite import RawSite, raw_site
+from tests.support.sitejob.task import SITES
 
 THREE = ("bremen", "danzig", "kiel")
 
@@ -244,12 +245,13 @@ def test_cancelling_a_job_answers_everybody_who_waits(
     monkeypatch.setattr(intake, "PATIENCE", 0.2)
 
     async def whole() -> Any:
-        async with running(place) as federation, by_hand(place, *THREE) as sites:
+        async with running(place) as federation, by_hand(place, *SITES[:5]) as sites:
             job_id, _ = await offered(
                 federation,
                 sites,
-                rounds=Rounds(count=1, deadline=LONG, quorum=3),
+                rounds=Rounds(count=1, deadline=LONG, quorum=5),
                 aggregation=Aggregation(rule=rule, weighting="uniform"),  # type: ignore[arg-type]
+                cohort=Cohort(population=5),
             )
             before = federation.model(job_id)
             parcel, second = await sites[0].work(), await sites[1].work()

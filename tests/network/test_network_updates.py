@@ -388,12 +388,12 @@ async def _ask_late(site: RawSite, counted: Parcel, late: Parcel) -> pb.Receipt:
 def test_members_of_a_median_get_their_receipts_when_the_round_is_closed(place: Place) -> None:
     async def whole() -> None:
         async with running(place) as federation, raw_site(place, "kiel") as site:
-            await federation.agents("bremen", "danzig")
+            await federation.agents("bremen", "danzig", "riga", "visby")
             await site.attend()
             wanted = job(
-                rounds=Rounds(count=1, deadline=1.5, quorum=3),
+                rounds=Rounds(count=1, deadline=1.5, quorum=5),
                 aggregation=Aggregation(rule="median", weighting="uniform"),
-                cohort=Cohort(population=4),
+                cohort=Cohort(population=6),
             )
             async with raw_site(place, "luebeck") as silent:
                 await silent.attend()

@@ -138,15 +138,38 @@ class Aggregation(_Words):
     """`[aggregation]`: how updates become one.
 
     Attributes:
-      rule: mean, median (of each coordinate) or trimmed_mean.
+      rule: mean: the weighted sum; median and trimmed_mean: of each coordinate; krum, multi_krum,
+        bulyan, geometric_median, centered_clipping, dnc, flame, foolsgold: robust rules over whole
+        updates; fltrust: by likeness to one trusted client.
       trim: share of clients dropped at each end, for trimmed_mean.
+      bad: share of a round's clients that may be bad, for krum, multi_krum, bulyan, dnc and
+        mixing.
+      mixing: what is mixed before a robust rule: none; nearest: each update becomes the mean of
+        its closest ones; bucketing: means of random pairs.
+      trusted: name of the client that fltrust compares with.
       weighting: examples: a client counts by its training examples; uniform: every client once.
       max_weight: most examples that one client can count for; 0 = no bound.
       clip: norm bound of one client's delta where there is no `[privacy]`; 0 = none.
     """
 
-    rule: Literal["mean", "median", "trimmed_mean"] = "mean"
+    rule: Literal[
+        "mean",
+        "median",
+        "trimmed_mean",
+        "krum",
+        "multi_krum",
+        "bulyan",
+        "geometric_median",
+        "centered_clipping",
+        "dnc",
+        "flame",
+        "foolsgold",
+        "fltrust",
+    ] = "mean"
     trim: float = 0.1
+    bad: float = 0.2
+    mixing: Literal["none", "nearest", "bucketing"] = "none"
+    trusted: str = ""
     weighting: Literal["examples", "uniform"] = "examples"
     max_weight: float = 0.0
     clip: float = 0.0

@@ -109,6 +109,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("privacy", "clip_learning_rate"): _POSITIVE,
     ("privacy", "clip_noise"): _NOT_NEGATIVE,
     ("aggregation", "trim"): Limit(at_least=0, below=0.5),
+    ("aggregation", "bad"): Limit(above=0, below=0.5),
     ("aggregation", "max_weight"): _NOT_NEGATIVE,
     ("aggregation", "clip"): _NOT_NEGATIVE,
     ("quantization", "step"): _NOT_NEGATIVE,

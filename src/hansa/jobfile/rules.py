@@ -36,6 +36,9 @@ def check_rules(words: Words, right: Mapping[str, Any]) -> list[Mistake]:
     ]
 
 
+COUNTING = ("krum", "multi_krum", "bulyan", "dnc")
+"""Rules that are told how many may be bad."""
+
 _SAMPLERS_OF = {
     "rate": ("poisson", "cyclic"),
     "cap": ("poisson",),
@@ -172,6 +175,15 @@ def _aggregation(words: Words, aggregation: Aggregation, privacy: Privacy) -> It
             ("aggregation", "trim"),
             f'the rule is "{aggregation.rule}"',
             'write rule = "trimmed_mean", or leave trim out',
+        )
+    counted = aggregation.rule in COUNTING or (
+        aggregation.mixing == "nearest" and aggregation.rule != "trimmed_mean"
+    )
+    if not counted and "bad" in words.get("aggregation", {}):
+        yield _unused(
+            ("aggregation", "bad"),
+            f'the rule "{aggregation.rule}" is not told how many may be bad',
+            'write rule = "multi_krum" or mixing = "nearest", or leave bad out',
         )
     if _says(words, "aggregation", "clip") and privacy.mechanism not in ("none", "dpsgd"):
         yield _unused(

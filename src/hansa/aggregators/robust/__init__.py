@@ -9,10 +9,14 @@ from hansa.aggregators.robust.by_distance import bulyan, krum, multi_krum
 from hansa.aggregators.robust.centres import centered_clipping, geometric_median
 from hansa.aggregators.robust.mixing import bucketing, nearest_neighbor_mixing
 from hansa.aggregators.robust.parts import Median, TrimmedMean, dropped, fill
+from hansa.aggregators.robust.rule import FLTrust, Robust
+from hansa.aggregators.robust.similarity import flame, fltrust, foolsgold
 from hansa.aggregators.robust.spectral import dnc
 
 __all__ = [
+    "FLTrust",
     "Median",
+    "Robust",
     "TrimmedMean",
     "bucketing",
     "bulyan",
@@ -20,6 +24,9 @@ __all__ = [
     "dnc",
     "dropped",
     "fill",
+    "flame",
+    "fltrust",
+    "foolsgold",
     "geometric_median",
     "krum",
     "median",

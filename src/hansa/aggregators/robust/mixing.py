@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hansa.aggregators.robust.distances import squared
-from hansa.aggregators.robust.rows import Updates, bad_count, checked, combined, ordered
+from hansa.aggregators.robust.rows import (
+    Updates,
+    bad_count,
+    checked,
+    combine,
+    combined,
+    ordered,
+)
 from hansa.core.keys import ReplayKey
+from hansa.core.vector import Vector
 from hansa.errors import HansaError
+
+_NEAREST = "nearest-neighbour mixing"
 
 
 def nearest_neighbor_mixing(
@@ -43,23 +55,38 @@ def nearest_neighbor_mixing(
     Raises:
       HansaError: updates that no rule can take, too few of them for f, or another form of `out`.
     """
-    name = "nearest-neighbour mixing"
-    f = bad_count(f, name)
-    why = f"of the n - {f} closest to an honest one, most must be honest"
-    rows = checked(x, name, least=2 * f + 1, why=why, threads=threads)
-    n, d = len(rows), len(rows[0])
-    if out is not None and (out.shape != (n, d) or out.dtype != np.float32):
+    rows, weights = _nearest(x, f, threads)
+    if out is not None and (out.shape != (len(rows), len(rows[0])) or out.dtype != np.float32):
         raise HansaError(
-            f"{name} of {n} updates cannot be written into {out.dtype.name} {out.shape}",
+            f"{_NEAREST} of {len(rows)} updates cannot be written into {out.dtype.name} "
+            f"{out.shape}",
             fix="give a float32 array of the updates' shape as `out`",
         )
-    order = ordered(rows)
+    return combined(rows, weights, threads, out)
+
+
+def mix_nearest(x: Sequence[Vector], f: int, *, threads: int | None = None) -> None:
+    """The same for n vectors that lie anywhere, each of which is overwritten.
+
+    Raises:
+      HansaError: updates that no rule can take, or too few of them for f.
+    """
+    rows, weights = _nearest(x, f, threads)
+    combine(rows, weights, threads, x)
+
+
+def _nearest(x: Updates, f: int, threads: int | None) -> tuple[list[Vector], NDArray[np.float64]]:
+    """The rows in their own order, and the (n, n) weights that mix them, in the order of x."""
+    f = bad_count(f, _NEAREST)
+    why = f"of the n - {f} closest to an honest one, most must be honest"
+    rows = checked(x, _NEAREST, least=2 * f + 1, why=why, threads=threads)
+    n, order = len(rows), ordered(rows)
     rows = [rows[i] for i in order]
     closest = np.argsort(squared(rows, threads), axis=1, kind="stable")[:, : n - f]
     weights = np.zeros((n, n), np.float64)
     for place, near in zip(order, closest, strict=True):
         weights[place, near] = 1 / (n - f)
-    return combined(rows, weights, threads, out)
+    return rows, weights
 
 
 def bucketing(

@@ -147,12 +147,20 @@ def combined(
     threads: int | None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """(m, d) float32: m weighted sums of n rows, in float64, by (m, n) weights.
+    """(m, d) float32: m weighted sums of n rows, in float64, by (m, n) weights; may be in place."""
+    result = np.empty((len(weights), len(rows[0])), np.float32) if out is None else out
+    combine(rows, weights, threads, result)
+    return result
+
+
+def combine(
+    rows: Sequence[Vector], weights: NDArray[np.float64], threads: int | None, out: Updates
+) -> None:
+    """Writes m weighted sums of n rows into m vectors (d,) float32.
 
     Each block of columns is copied before anything of it is written, so `out` may be the rows.
     """
     n, d = len(rows), len(rows[0])
-    result = np.empty((len(weights), d), np.float32) if out is None else out
     narrow = max(16, SMALL // weights.size)
 
     def fill(block: slice) -> None:
@@ -163,8 +171,8 @@ def combined(
         for piece in blocks(real.shape[1], narrow):
             np.matmul(weights, real[:, piece], out=mixed[:, piece])
         mixed += 0.0  # no -0.0: it would tell the order of zeros
-        result[:, block] = mixed
+        for target, values in zip(out, mixed, strict=True):
+            target[block] = values
 
     for _ in in_threads(fill, columns(d, n, 2**18), threads):
         pass
-    return result
