@@ -7,7 +7,6 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -20,12 +19,13 @@ from hansa.core.round import Engine, Journal, Ledger, RoundRecord, TrainState, W
 from hansa.core.train import OnRound, initial_state, train
 from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
+from hansa.engines.kept import Kept
 from hansa.engines.memory import MemoryJournal
 from hansa.engines.ray import RayEngine
 from hansa.engines.ray_actor import FromBundle
 from hansa.engines.vector import VectorEngine
 from hansa.engines.workers import WorkersEngine
-from hansa.engines.workers_messages import KEPT_CLIENTS, FromJob
+from hansa.engines.workers_messages import FromJob
 from hansa.engines.workers_pool import cores
 from hansa.errors import HansaError
 from hansa.nearest import suggest
@@ -152,7 +152,7 @@ def simulate(
             fix='use the engine "ray", or leave the address out',
         )
     with ExitStack() as held:
-        workers = WorkersEngine(FromJob(job), stacked=wanted.name == "vector")
+        workers = WorkersEngine(FromJob(job))
         if wanted.name != "inline":
             held.callback(workers.close)
         spread = wanted.name == "workers"
@@ -167,10 +167,9 @@ def simulate(
         task = load_task(job) if task is None else task
         plan = compile_plan(job, facts_of(job, task))
         held.enter_context(one_thread())
-        running: Engine = (
-            workers if spread else _engine(wanted.name, task, workers, debug=debug, masked=masked)
+        running = ray or _engine(
+            wanted.name, task, workers, spread=spread, debug=debug, masked=masked
         )
-        running = ray or running
         population = population_of(plan.job, task)
         memory = _memory(plan, task, population, keeper)
         key = ReplayKey.of_seed(plan.job.seed)
@@ -188,7 +187,7 @@ def simulate(
         state = _run(train(plan, start, world, heard))
         if isinstance(running, AutoEngine):
             wanted = Choice(running.name, running.because)
-        elif wanted.name == "vector" and isinstance(running, WorkersEngine | VectorEngine):
+        elif isinstance(running, VectorEngine):
             wanted = Choice(wanted.name, running.how or wanted.because)
         return _result(plan, state, memory.journal.records, wanted)
 
@@ -272,18 +271,20 @@ def choose(name: str, job: Job, *, debug: bool, masked: bool, handed: bool) -> C
         return Choice("inline", only_here)
     if masked and job.secure_aggregation.enabled:
         return Choice("inline", "masks are led in one process; without them the sum is the same")
-    if name == "auto" and cores() == 1:
-        return Choice("inline", "there is one processor core")
     return Choice(name, "it was asked for")
 
 
-def _engine(name: str, task: Task, workers: WorkersEngine, *, debug: bool, masked: bool) -> Engine:
-    @lru_cache(maxsize=KEPT_CLIENTS)
-    def data(client: str) -> Split:
+def _engine(
+    name: str, task: Task, workers: WorkersEngine, *, spread: bool, debug: bool, masked: bool
+) -> Engine:
+    def read(client: str) -> Split:
         return task.data(Site(client, MappingProxyType({})))
 
+    data = Kept(read)
     if name == "vector":
-        return VectorEngine(task, data)
+        return VectorEngine(task, data, workers=workers if spread else None)
+    if spread:
+        return workers
     inline = InlineEngine(task, data, debug, masked)
     return AutoEngine(inline, workers) if name == "auto" else inline
 

@@ -15,7 +15,7 @@ import pytest
 from hansa.core.job import SecureAggregation
 from hansa.core.vector import sha256
 from hansa.engines import auto
-from hansa.engines.auto import START_SECONDS, Ahead, AutoEngine, saved
+from hansa.engines.auto import START_SECONDS, Ahead, AutoEngine, estimates, quickest
 from hansa.engines.inline import InlineEngine
 from hansa.engines.workers import WorkersEngine
 from hansa.engines.workers_messages import FromJob
@@ -35,14 +35,28 @@ def engines(step: float, number: int = 2) -> AutoEngine:
     return AutoEngine(InlineEngine(TOY, data), workers, ticks.__next__)
 
 
-def test_what_is_saved_grows_with_the_work_and_falls_with_rounds():
-    assert saved(0.1, Ahead(1000, 10), 2) == pytest.approx(
-        50 - 10 * auto.ROUND_SECONDS - START_SECONDS
+def test_what_each_engine_would_take():
+    found = estimates(0.1, Ahead(1000, 10), 2, 4.0)
+    more = 10 * auto.ROUND_SECONDS + START_SECONDS
+    assert found == pytest.approx(
+        {"inline": 100, "vector": 25, "workers": 50 + more, "workers+vector": 12.5 + more}
     )
-    assert saved(0.1, Ahead(1000, 10), 4) > saved(0.1, Ahead(1000, 10), 2)
-    assert saved(0.1, Ahead(10, 1), 64) < 0
-    assert saved(0.0001, Ahead(10_000, 5_000), 2) < 0, "rounds of next to nothing"
-    assert saved(5.0, Ahead(1000, 10), 1) < 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ahead", "workers", "gain", "engine"),
+    [
+        (0.1, Ahead(10, 1), 64, 1.0, "inline"),
+        (0.1, Ahead(1000, 10), 2, 1.0, "workers"),
+        (0.001, Ahead(5000, 50), 2, 8.0, "vector"),
+        (0.001, Ahead(500_000, 5000), 2, 8.0, "workers+vector"),
+        (0.0001, Ahead(10_000, 5_000), 2, 1.0, "inline"),
+        (5.0, Ahead(1000, 10), 1, 1.0, "inline"),
+        (5.0, Ahead(1000, 10), 1, 1.5, "vector"),
+    ],
+)
+def test_the_quickest_engine(seconds, ahead, workers, gain, engine):
+    assert quickest(estimates(seconds, ahead, workers, gain)) == engine
 
 
 def test_a_short_job_stays_inline_and_starts_nothing():
@@ -113,13 +127,13 @@ def test_what_workers_cannot_do_is_refused_where_they_were_asked_for(words):
         simulate(job(), engine="workers", **words)
 
 
-def test_one_core_needs_no_workers(monkeypatch):
-    monkeypatch.setattr("hansa.simulation.cores", lambda: 1)
-    found = choose("auto", job(), debug=False, masked=True, handed=False)
-    assert (found.name, found.because) == ("inline", "there is one processor core")
+def test_one_core_needs_no_workers():
+    engine = engines(50.0, number=1)
+    gathered(engine, round_task(plan()), POPULATION)
+    assert (engine.name, engine.workers.pids()) == ("inline", ())
 
 
-def test_auto_gives_the_same_bits_whatever_the_clock_says(monkeypatch):
+def test_without_stacks_auto_gives_the_same_bits_whatever_the_clock_says(monkeypatch):
     inline = simulate(job())
     monkeypatch.setattr(auto, "START_SECONDS", -1e9)
     forced = simulate(job(), engine="auto")

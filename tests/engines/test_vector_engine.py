@@ -15,11 +15,11 @@ from hansa.core.contribute import Purpose
 from hansa.core.job import Aggregation, Quantization, Rounds, SecureAggregation
 from hansa.core.parts import Examples, Site, Split
 from hansa.engines.inline import InlineEngine
-from hansa.engines.trainer import pieces_of, stack_size
+from hansa.engines.stacking import pieces_of, sizes_for
 from hansa.engines.vector import VectorEngine
 from hansa.simulation import simulate
 from hansa.work.sgd import LocalSGD
-from hansa.work.stacked_gradient import StackedGradient
+from hansa.work.stacked_gradient import Batch, StackedGradient
 from tests.support.stackjob.task import Net
 from tests.support.stacks import CLIENTS, gathered, job, task_of
 from tests.support.toy import TOY
@@ -50,7 +50,7 @@ HIDDEN: dict[str, Any] = {
 @pytest.fixture
 def untimed(monkeypatch):
     """Stacks wherever they are possible: which way is sooner is not asked."""
-    monkeypatch.setattr("hansa.work.stacked_probe.sooner", lambda *_: True)
+    monkeypatch.setattr("hansa.work.stacked_probe.seconds_alone", lambda *_: 1e9)
 
 
 def apart(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -63,7 +63,7 @@ def test_twenty_rounds_equal_those_of_inline(name):
     of = job(ALGORITHMS[name])
     vector = simulate(of, engine="vector", task=Net())
     inline = simulate(of, engine="inline", task=Net())
-    assert vector.engine_because.startswith("up to 32 clients")
+    assert vector.engine_because.startswith(("up to", "each client is trained in a traced"))
     assert apart(vector.state.params, inline.state.params) < 1e-4
     for ours, theirs in zip(vector.records, inline.records, strict=True):
         for metric, value in theirs.metrics.items():
@@ -108,13 +108,12 @@ def test_a_pass_that_was_traced_is_the_pass():
     inputs = torch.from_numpy(rng.standard_normal((3, 4, 6), np.float32))
     targets = torch.from_numpy(rng.integers(0, 3, (3, 4)))
     weights = torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [1.0, 0, 0, 0]])
-    losses, slopes = gradient(params, inputs, targets, weights)
-    gradient.trace(params, inputs, targets, weights)
+    gradient.trace(params, Batch(inputs, targets, weights))
     other = torch.from_numpy(rng.standard_normal((3, 4, 6), np.float32))
     plain = StackedGradient(Net())
     for some in (inputs, other):
-        losses, slopes = plain(params, some, targets, weights)
-        again, traced = gradient(params, some, targets, weights)
+        losses, slopes = plain(params, Batch(some, targets, weights))
+        again, traced = gradient(params, Batch(some, targets, weights))
         torch.testing.assert_close(again, losses)
         torch.testing.assert_close(traced, slopes)
         assert all(slope.is_contiguous() for slope in traced)
@@ -151,18 +150,26 @@ def test_other_work_and_other_tasks_are_trained_in_the_loop():
     assert "Toy is no TorchTask" in said
 
 
-def test_a_model_that_leaves_no_room_in_the_cache_is_trained_in_the_loop():
-    assert stack_size(1_663_370) == 1
-    assert stack_size(199_210) == 5
-    assert stack_size(7_850) == 32
+@pytest.mark.parametrize(
+    ("parameters", "most", "sizes"),
+    [
+        (7_850, 50, (1, 5, 25, 50)),
+        (7_850, 49, (1, 5, 25)),
+        (7_850, 0, (1,)),
+        (1_663_370, 50, (1, 5)),
+        (20_000_000, 50, (1,)),
+    ],
+)
+def test_stacks_that_are_tried_have_room(parameters, most, sizes):
+    assert sizes_for(parameters, most) == sizes
 
 
 @pytest.mark.parametrize(
-    ("clients", "parameters", "processes", "size"),
-    [(100, 7_850, 1, 25), (100, 7_850, 2, 25), (100, 199_210, 2, 5), (3, 10, 2, 2), (0, 10, 2, 1)],
+    ("clients", "stack", "processes", "size"),
+    [(100, 32, 1, 25), (100, 32, 2, 25), (100, 5, 2, 5), (3, 25, 2, 2), (0, 5, 2, 1), (7, 0, 1, 1)],
 )
-def test_pieces_are_equal_and_no_larger_than_a_stack(clients, parameters, processes, size):
-    assert pieces_of(clients, parameters, processes) == size
+def test_pieces_are_equal_and_no_larger_than_a_stack(clients, stack, processes, size):
+    assert pieces_of(clients, stack, processes) == size
 
 
 # ------------------------------------------------------------------ clients that fail

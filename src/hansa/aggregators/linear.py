@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,29 @@ class Mean:
                 fold(update.layout.slice(total, name), update.segment(name), quantum)
         return Partial(total, (*partial.members, client))
 
+    def add_rows(
+        self, partial: Partial, clients: Sequence[str], rows: Vector, layout: Layout, facts: Facts
+    ) -> Partial:
+        """Checks all of the (k, d) updates, then adds them, some coordinates at a time.
+
+        Raises:
+          UpdateRejected: one of them would be rejected alone; the partial sum is unchanged.
+        """
+        total: Vector = partial.value
+        if total.dtype != np.int64 or rows.dtype != np.float32 or rows.shape[1:] != total.shape:
+            raise UpdateRejected(
+                f"updates of {rows.dtype.name} {rows.shape} cannot be added to a sum of "
+                f"{total.dtype.name} {total.shape} in one pass",
+                fix="add one after the other",
+            )
+        segments = [(s.name, slice(*layout.bounds(s.name))) for s in layout.segments if s.size]
+        largest = {
+            name: check_range(rows[:, place], facts[name].peak, name) for name, place in segments
+        }
+        for name, place in segments:
+            _fold_rows(total[place], rows[:, place], facts[name].quantum, largest[name])
+        return Partial(total, (*partial.members, *clients))
+
     def merge(self, left: Partial, right: Partial) -> Partial:
         """Adds the right sum to the left one, in place."""
         np.add(left.value, right.value, out=left.value)
@@ -165,7 +188,7 @@ class Mean:
 
 
 def check_range(values: Vector, peak: float, segment: str) -> float:
-    """Checks that all coordinates are finite and within the range.
+    """Checks that all coordinates, of one update or (k, d), are finite and within the range.
 
     Returns:
       The largest magnitude of a coordinate.
@@ -175,8 +198,8 @@ def check_range(values: Vector, peak: float, segment: str) -> float:
     """
     largest = 0.0
     with np.errstate(invalid="ignore"):  # comparisons with NaN are false, which is what is asked
-        for block in blocks(len(values)):
-            part = values[block]
+        for block in blocks(values.shape[-1]):
+            part = values[..., block]
             low, high = float(part.min()), float(part.max())
             if not (-peak <= low and high <= peak):
                 raise UpdateRejected(
@@ -224,6 +247,22 @@ def _fold_near(total: Vector, values: Vector, quantum: float) -> None:
         whole = real.view(np.int64)
         whole -= _SHIFT_BITS
         place += whole
+
+
+def _fold_rows(total: Vector, rows: Vector, quantum: float, largest: float) -> None:
+    """As `_fold` and `_fold_near`, for (k, d) values."""
+    near = largest < _NEAR * quantum
+    for block in blocks(len(total), max(1, _BLOCK // len(rows))):
+        real = rows[:, block].astype(np.float64)
+        real *= 1 / quantum
+        if near:
+            real += _SHIFT
+            whole = real.view(np.int64)
+            whole -= _SHIFT_BITS
+        else:
+            np.rint(real, out=real)
+            whole = real.astype(np.int64)
+        total[block] += whole.sum(axis=0)
 
 
 def _sum_type(layout: Layout, facts: Facts) -> np.dtype[Any]:

@@ -50,11 +50,19 @@ def plain(value: object) -> Json:
     raise TypeError(f"{type(value).__name__} has no canonical form")
 
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
+
 def dumps(value: object) -> str:
     """The canonical JSON text of a value."""
-    return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return _ENCODER.encode(plain(value))
+
+
+def listed(*items: str | int) -> str:
+    """`dumps` of a list of strings and integers, which need not be turned into anything."""
+    return _ENCODER.encode(items)
 
 
 def digest(value: object) -> str:

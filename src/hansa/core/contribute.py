@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hansa.core.keys import Noise, ReplayKey
 from hansa.core.metrics import measure
-from hansa.core.parts import Aggregator, Context, Facts, Model, Partial, Split, Update
+from hansa.core.parts import (
+    AddsRows,
+    Aggregator,
+    Context,
+    EncodesRows,
+    Facts,
+    Model,
+    Partial,
+    Split,
+    Update,
+)
 from hansa.core.plan import Plan
 from hansa.core.vector import Layout, Vector
 from hansa.errors import UpdateRejected
@@ -70,6 +82,9 @@ class RoundTask:
 Trained: TypeAlias = tuple[Vector, float]
 """What training gave: the (d,) delta, and the mean loss over the steps."""
 
+TrainedRows: TypeAlias = tuple[Vector, NDArray[np.float64]]
+"""The same of k clients: (k, d) float32 deltas and (k,) mean losses."""
+
 
 def contribute(
     task: RoundTask, client: str, model: Model, split: Split, noise: Noise | None = None
@@ -126,6 +141,42 @@ def encoded(task: RoundTask, ctx: Context, split: Split, trained: Trained | None
     return update
 
 
+def encoded_rows(
+    task: RoundTask, contexts: Sequence[Context], splits: Sequence[Split], trained: TrainedRows
+) -> Vector:
+    """The (k, d) updates of several clients, each row what `encoded` makes of it, to the bit.
+
+    Args:
+      task: the round, with stages that encode rows; see `Fold.in_rows`.
+      contexts: each client's place in it.
+      splits: each client's examples.
+      trained: what training gave.
+
+    Raises:
+      HansaError: a stage cannot encode one of the rows.
+    """
+    layout, (deltas, losses) = task.layout, trained
+    rows = np.zeros((len(contexts), layout.size), np.float32)
+    sizes = np.array([len(split.train) for split in splits])
+    start, end = layout.bounds("metrics")
+    if end > start:
+        if task.measured:
+            for row, ctx, split in zip(rows, contexts, splits, strict=True):
+                if len(split.test):
+                    found = measure(ctx.model.metrics, ctx.model.predict(task.params, split.test))
+                    row[start + 2 : end] = found
+        rows[:, start] = losses * sizes
+        rows[:, start + 1] = sizes
+    start, end = layout.bounds("delta")
+    rows[:, start:end] = deltas
+    start, end = layout.bounds("weight")
+    rows[:, start:end] = sizes[:, np.newaxis]
+    for stage in task.plan.parts.stages:
+        if isinstance(stage, EncodesRows):
+            stage.encode_rows(rows, layout)
+    return rows
+
+
 def _train(task: RoundTask, ctx: Context, split: Split) -> Trained:
     work = task.plan.parts.algorithm.work
     if not len(split.train):
@@ -153,6 +204,25 @@ class Fold:
     def zero(self) -> Partial:
         """No updates yet."""
         return self.aggregator.zero(self.layout, self.facts)
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether all parts can take the updates of several clients in one pass."""
+        stages = all(isinstance(stage, EncodesRows) for stage in self.plan.parts.stages)
+        return stages and isinstance(self.aggregator, AddsRows)
+
+    def add_rows(self, partial: Partial, clients: Sequence[str], rows: Vector) -> Partial:
+        """Checks the updates of several clients and adds all or none; `partial` is consumed.
+
+        Raises:
+          UpdateRejected: one of them breaks its contract; `partial` is unchanged.
+        """
+        for stage in self.plan.parts.stages:
+            if isinstance(stage, EncodesRows):
+                stage.admit_rows(rows, self.layout, self.facts)
+        if not isinstance(self.aggregator, AddsRows):
+            raise TypeError(f"{self.aggregator} adds one update after the other")
+        return self.aggregator.add_rows(partial, clients, rows, self.layout, self.facts)
 
     def add(self, partial: Partial, client: str, update: Update) -> Partial:
         """Checks one update and adds it; `partial` is consumed.

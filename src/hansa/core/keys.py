@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,13 +64,19 @@ class ReplayKey:
 
     def derive(self, *path: str | int) -> ReplayKey:
         """The key for one purpose, such as `("round", 3, "client", "kiel", "batches")`."""
-        text = canonical.dumps([self.key.hex(), *path])
+        text = canonical.listed(self.key.hex(), *path)
         return ReplayKey(hashlib.sha256(text.encode("ascii")).digest())
 
     def generator(self, *path: str | int) -> np.random.Generator:
         """A generator for one purpose (Philox: counter-based, same stream on every machine)."""
         seed = int.from_bytes(self.derive(*path).key[:16], "big")
         return np.random.Generator(np.random.Philox(key=seed))
+
+    def permutation(self, size: int, *path: str | int) -> NDArray[np.int64]:
+        """What `generator(*path).permutation(size)` gives, sooner: a simulation draws many."""
+        seed = self.derive(*path).key
+        low, high = int.from_bytes(seed[8:16], "big"), int.from_bytes(seed[:8], "big")
+        return _shuffler.permutation(low, high, size)
 
     @property
     def replayable(self) -> bool:
@@ -88,6 +95,24 @@ class ReplayKey:
             return np.asarray(source.random_raw(size), np.uint64)
 
         return draw
+
+
+class _Shuffler(threading.local):
+    """One generator for each thread, set back to the start of a stream instead of made anew."""
+
+    def __init__(self) -> None:
+        self._bits = np.random.Philox(key=0)
+        self._start = self._bits.state
+        self._generator = np.random.Generator(self._bits)
+
+    def permutation(self, low: int, high: int, size: int) -> NDArray[np.int64]:
+        """The first permutation of the stream with a key of two 64-bit words."""
+        self._start["state"]["key"][:] = low, high
+        self._bits.state = self._start
+        return self._generator.permutation(size)
+
+
+_shuffler = _Shuffler()
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,25 @@ class Stage(Protocol):
 
 
 @runtime_checkable
+class EncodesRows(Stage, Protocol):
+    """A stage that can take the updates of several clients in one pass, to the same bits."""
+
+    def encode_rows(self, rows: Vector, layout: Layout) -> None:
+        """The client's half of each row of (k, d) updates, in place.
+
+        Raises:
+          HansaError: `encode` would raise for one of them; the rows are spoilt.
+        """
+
+    def admit_rows(self, rows: Vector, layout: Layout, facts: Facts) -> None:
+        """The server's own check of each row.
+
+        Raises:
+          UpdateRejected: `admit` would reject one of them.
+        """
+
+
+@runtime_checkable
 class Adapts(Protocol):
     """A stage whose norm bound C follows the updates; facts are then in units of C.
 
@@ -271,6 +290,20 @@ class Aggregator(Protocol):
 
     def finish(self, partial: Partial, layout: Layout, facts: Facts) -> Vector:
         """The total in the stages' encoding; `partial` is consumed."""
+
+
+@runtime_checkable
+class AddsRows(Aggregator, Protocol):
+    """An aggregator that can add the updates of several clients in one pass, to the same bits."""
+
+    def add_rows(
+        self, partial: Partial, clients: Sequence[str], rows: Vector, layout: Layout, facts: Facts
+    ) -> Partial:
+        """All rows of (k, d) updates, or none; `partial` is consumed.
+
+        Raises:
+          UpdateRejected: `add` would reject one of them; `partial` is unchanged.
+        """
 
 
 @runtime_checkable

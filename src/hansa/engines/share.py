@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial as call
 
 from hansa.aggregators.grouped import SUM
-from hansa.core.contribute import Fold, RoundTask
+from hansa.core.contribute import Fold, RoundTask, contribute, encoded, encoded_rows
 from hansa.core.parts import Dropout, Partial, Split, Update
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
 from hansa.engines.reasons import told
-from hansa.engines.trainer import Trainer
+from hansa.engines.trainer import Stack, Trainer
 from hansa.engines.workers_messages import Data, Order, Report
 from hansa.errors import UpdateRejected
 
@@ -43,37 +44,75 @@ class Share:
             self._together(range(start, end), at)
             return
         for position in range(start, end):  # one client's examples in memory at a time
-            self._together([position], at)
-
-    def _together(self, positions: range | list[int], at: Callable[[int], None]) -> None:
-        """Reads and trains some clients; who fails is left out, and the others are not touched."""
-        groups: dict[str, int] = {}
-        splits: list[tuple[str, Split]] = []
-        for position in positions:
             group, client = self._order.clients[position]
-            at(position)
-            try:
-                split = self._data(client)
-                self._examples[client] = len(split.train)
-            except Exception as error:  # noqa: BLE001  what a client's task raises drops that client
-                self._dropouts.append(Dropout(client, told(error)))
-                continue
-            groups[client] = group
-            splits.append((client, split))
-        for client, update in self._trainer.updates(self._task, splits, self._order.stacked):
-            if isinstance(update, Exception):
-                self._dropouts.append(Dropout(client, told(update)))
-            else:
-                self._add(groups[client], client, update)
-
-    def _add(self, group: int, client: str, update: Update) -> None:
-        partial = self._partials.get(group) or self._fold.zero()
-        try:
-            self._partials[group] = self._fold.add(partial, client, update)
-        except UpdateRejected as error:
-            self._dropouts.append(Dropout(client, error.message))
+            split = self._read(position, client, at)
+            if split is not None:
+                self._add(group, client, call(self._alone, client, split))
 
     def report(self) -> Report:
         """All of it."""
-        how = self._trainer.how if self._order.stacked else ""
-        return Report(self._partials, tuple(self._dropouts), self._examples, how)
+        return Report(self._partials, tuple(self._dropouts), self._examples)
+
+    def _together(self, positions: range, at: Callable[[int], None]) -> None:
+        """Reads and trains some clients; who fails is left out, and the others are not touched."""
+        groups: dict[str, int] = {}
+        splits: dict[str, Split] = {}
+        for position in positions:
+            group, client = self._order.clients[position]
+            split = self._read(position, client, at)
+            if split is not None:
+                groups[client], splits[client] = group, split
+        for stack in self._trainer.stacks(self._task, tuple(splits.items())):
+            clients = [ctx.client for ctx in stack.contexts]
+            if not self._in_rows(clients, groups, stack):
+                self._one_by_one(groups, stack)
+            for client in clients:
+                del splits[client]
+        for client, split in splits.items():
+            self._add(groups[client], client, call(self._alone, client, split))
+
+    def _read(self, position: int, client: str, at: Callable[[int], None]) -> Split | None:
+        at(position)
+        try:
+            split = self._data(client)
+            self._examples[client] = len(split.train)
+        except Exception as error:  # noqa: BLE001  what a client's task raises drops that client
+            self._dropouts.append(Dropout(client, told(error)))
+            return None
+        return split
+
+    def _in_rows(self, clients: Sequence[str], groups: dict[str, int], stack: Stack) -> bool:
+        """Encodes and adds the updates of a stack in one pass, or says that this cannot be."""
+        numbers = {groups[client] for client in clients}
+        if len(numbers) != 1 or not self._fold.in_rows:
+            return False
+        (number,) = numbers
+        partial = self._partials.get(number) or self._fold.zero()
+        try:
+            rows = encoded_rows(self._task, stack.contexts, stack.splits, stack.trained)
+            self._partials[number] = self._fold.add_rows(partial, clients, rows)
+        except Exception:  # noqa: BLE001  one by one, whoever it was is found and left out
+            return False
+        return True
+
+    def _one_by_one(self, groups: dict[str, int], stack: Stack) -> None:
+        rows = zip(stack.contexts, stack.splits, *stack.trained, strict=True)
+        for ctx, split, delta, loss in rows:
+            made = call(encoded, self._task, ctx, split, (delta, float(loss)))
+            self._add(groups[ctx.client], ctx.client, made)
+
+    def _alone(self, client: str, split: Split) -> Update:
+        return contribute(self._task, client, self._trainer.model, split)
+
+    def _add(self, group: int, client: str, update: Callable[[], Update]) -> None:
+        """Adds a client's update to the sum of its group, or notes why it does not count."""
+        partial = self._partials.get(group) or self._fold.zero()
+        try:
+            made = update()
+        except Exception as error:  # noqa: BLE001  what a client's task raises drops that client
+            self._dropouts.append(Dropout(client, told(error)))
+            return
+        try:
+            self._partials[group] = self._fold.add(partial, client, made)
+        except UpdateRejected as error:
+            self._dropouts.append(Dropout(client, error.message))

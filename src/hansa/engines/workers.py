@@ -23,8 +23,8 @@ from types import TracebackType
 
 from hansa.core.contribute import RoundTask
 from hansa.core.parts import Dropout, Partial
+from hansa.engines.stacking import pieces_of
 from hansa.engines.sums import Placed, summed, without_done
-from hansa.engines.trainer import pieces_of
 from hansa.engines.workers_messages import MOST_PLACES, Order, Report, Source, without_bulk
 from hansa.engines.workers_pool import Pool, Worker, cores
 from hansa.errors import HansaError
@@ -43,15 +43,13 @@ class WorkersEngine:
     Attributes:
       source: how a worker gets the model and the clients' examples.
       number: how many workers; as many as there are cores if left out.
-      stacked: whether each worker trains clients in stacks where it can, as the vector engine does;
-        the result is then that of inline to about 1e-4 and not to the bit.
-      how: how clients were trained where they may be stacked, in words.
+      stack: how many clients a worker trains in one stack, as the vector engine does; the result
+        is then that of inline to about 1e-4 and not to the bit. 0 = one after the other.
     """
 
     source: Source
     number: int = field(default_factory=cores)
-    stacked: bool = False
-    how: str = field(default="", init=False)
+    stack: int = 0
     _pool: Pool | None = field(default=None, repr=False)
     _examples: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -123,9 +121,9 @@ class WorkersEngine:
                 task.plan,
                 len(task.params),
                 tuple(left),
-                self._piece(len(left), len(task.params)),
+                self._piece(len(left)),
                 hidden,
-                self.stacked,
+                self.stack > 0,
             )
             pool.order(order, task.plan.digest)
             lost = []
@@ -134,7 +132,6 @@ class WorkersEngine:
                     lost.append(_loss(pool, worker, order))
                     continue
                 self._examples.update(report.examples)
-                self.how = report.how or self.how
                 left = without_done(left, report)
                 yield report
             losses += len(lost)
@@ -145,10 +142,10 @@ class WorkersEngine:
                     'workers, or the engine "inline"',
                 )
 
-    def _piece(self, clients: int, parameters: int) -> int:
+    def _piece(self, clients: int) -> int:
         """How many clients a worker takes at once."""
         least = -(-clients // MOST_PLACES)
-        return max(least, pieces_of(clients, parameters, self.number)) if self.stacked else least
+        return max(least, pieces_of(clients, self.stack, self.number)) if self.stack else least
 
     def _length(self, placed: Placed) -> int:
         """How long a client takes: its examples; one that was never seen may be the longest."""

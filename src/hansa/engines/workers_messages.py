@@ -34,9 +34,6 @@ Source: TypeAlias = Callable[[], tuple[Model, Data]]
 
 Wire: TypeAlias = "Connection[Any, Any]"
 
-KEPT_CLIENTS = 4096
-"""Clients whose examples all processes together keep in memory between rounds."""
-
 HEAD = 4096
 """Bytes before the parameters in the memory file: one place for each worker, what it works on."""
 
@@ -98,13 +95,11 @@ class Report:
       partials: its sum for each group that it met.
       dropouts: clients whose update did not count.
       examples: how many examples each client trains on, as far as it was seen.
-      how: how clients were trained together, or why they were not; nothing if nobody asked.
     """
 
     partials: dict[int, Partial]
     dropouts: tuple[Dropout, ...]
     examples: dict[str, int]
-    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)

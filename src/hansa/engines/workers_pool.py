@@ -13,8 +13,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
+from hansa.engines.kept import KEPT_BYTES
 from hansa.engines.workers_messages import (
-    KEPT_CLIENTS,
     MOST_WORKERS,
     Failed,
     Memory,
@@ -178,7 +178,7 @@ class Pool:
     def _fork(self, slot: int) -> Worker:
         ours, theirs = socket.socketpair()
         with theirs:
-            kept = max(1, KEPT_CLIENTS // self.number)
+            kept = KEPT_BYTES // self.number
             try:
                 pid = self._nursery.fork(slot, kept, theirs)
             except (EOFError, OSError) as error:

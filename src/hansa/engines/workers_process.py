@@ -18,13 +18,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
 from hansa.core.parts import Model
 from hansa.core.plan import Plan
+from hansa.engines.kept import Kept
 from hansa.engines.share import Share
 from hansa.engines.trainer import Trainer
 from hansa.engines.workers_messages import Data, Failed, Memory, Order, Source, Wire, take_place
@@ -86,7 +86,7 @@ def _worker(
     memory, places = shared
     try:
         model, data = found() if callable(found) else found
-        examples: Data = lru_cache(maxsize=kept)(data)
+        examples = Kept(data, kept)
         plan: Plan | None = None
         trainer = Trainer(model)
         while True:

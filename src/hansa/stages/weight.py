@@ -91,6 +91,34 @@ class Weight:
                 delta *= weight[0]
         return update
 
+    def encode_rows(self, rows: Vector, layout: Layout) -> None:
+        """What `encode` does, for each row."""
+        start, end = layout.bounds("weight")
+        if end == start:
+            return
+        deltas = rows[:, slice(*layout.bounds("delta"))]
+        for row, delta in zip(rows, deltas, strict=True):
+            examples = float(row[start])
+            if examples <= 0:
+                row[start] = 0.0
+                delta[:] = 0.0
+            else:
+                row[start] = (
+                    1.0 if self.by == "uniform" else _float32_below(min(examples, self.cap))
+                )
+        if self.by != "uniform":
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused later
+                deltas *= rows[:, start:end]
+
+    def admit_rows(self, rows: Vector, layout: Layout, facts: Facts) -> None:
+        """What `admit` does: most rows have a good weight, the others are looked at closely."""
+        start, end = layout.bounds("weight")
+        weights = rows[:, start:end]
+        fine = ((weights >= _float32_below(min(1.0, self.bound))) & (weights <= self.bound)).all(1)
+        fine &= np.isfinite(weights).all(1)
+        for row in rows[~fine]:
+            self.admit(Update(row, layout), facts)
+
     def admit(self, update: Update, facts: Facts) -> None:
         """Checks that the weight is one that this stage can produce.
 

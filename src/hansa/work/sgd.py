@@ -94,7 +94,7 @@ class LocalSGD:
         size = min(self.batch_size or examples, examples)
         steps = self.local_steps or self.local_epochs * -(-examples // size)
         for epoch in count():
-            order = ctx.key.generator("shuffle", epoch).permutation(examples)
+            order = ctx.key.permutation(examples, "shuffle", epoch)
             for start in range(0, examples, size):
                 if steps == 0:
                     return

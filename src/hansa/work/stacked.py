@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hansa.core.contribute import Trained
+from hansa.core.contribute import TrainedRows
 from hansa.core.parts import Context, Examples
 from hansa.core.vector import Schema, Vector
 from hansa.work.sgd import LocalSGD
-from hansa.work.stacked_gradient import StackedGradient
+from hansa.work.stacked_gradient import Batch, StackedGradient
 
 Client: TypeAlias = tuple[Context, Examples]
 """A client's place in the round, and what it trains on; at least one example."""
@@ -58,7 +58,7 @@ class _Row:
 
 def train_stack(
     gradient: StackedGradient, work: LocalSGD, params: Vector, clients: Sequence[Client]
-) -> list[Trained]:
+) -> TrainedRows:
     """What `work` makes of each client, in the clients' order.
 
     A client's deltas may be infinite or NaN where it diverges, as in a loop; no other's are then.
@@ -77,11 +77,10 @@ def train_stack(
         for at, (ctx, examples) in enumerate(clients)
     ]
     rows.sort(key=lambda row: len(row.batches), reverse=True)
-    trained: list[Trained | None] = [None] * len(rows)
+    deltas, losses = np.empty((len(rows), len(params)), np.float32), np.empty(len(rows))
     for some in _in_memory(rows):
-        for row, result in zip(some, _descend(gradient, work, params, some), strict=True):
-            trained[row.at] = result
-    return [result for result in trained if result is not None]
+        _descend(gradient, work, params, some, (deltas, losses))
+    return deltas, losses
 
 
 def _in_memory(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
@@ -95,98 +94,114 @@ def _in_memory(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
 
 
 def _descend(
-    gradient: StackedGradient, work: LocalSGD, params: Vector, rows: Sequence[_Row]
-) -> list[Trained]:
-    """Trains the rows of one stack."""
-    schema = gradient.model.schema
-    shared = torch.tensor(params, dtype=torch.float32)[None]
-    stack = shared.repeat(len(rows), 1)
-    velocity = torch.zeros_like(stack) if work.momentum else None
+    gradient: StackedGradient,
+    work: LocalSGD,
+    params: Vector,
+    rows: Sequence[_Row],
+    found: TrainedRows,
+) -> None:
+    """Trains the rows of one stack, and writes what was found to their places."""
+    shared = _arrays(gradient.model.schema, params)
+    arrays = [array.repeat(len(rows), *[1] * (array.dim() - 1)) for array in shared]
+    velocity = [torch.zeros_like(array) for array in arrays] if work.momentum else None
+    batches = _Batches.of(rows)
     losses = np.zeros(len(rows))
-    batch = _Batch.of(rows)
     active = len(rows)
     for step in range(len(rows[0].batches)):
         while len(rows[active - 1].batches) <= step:
             active -= 1
-        inputs, targets, weights = batch.fill(rows[:active], step)
-        mine = _views(schema, stack[:active])
-        means, slopes = gradient(mine, inputs, targets, weights)
-        sizes = [len(row.batches[step]) for row in rows[:active]]
-        losses[:active] += means.numpy().astype(np.float64) * sizes
-        received = _views(schema, shared)
-        speeds = None if velocity is None else _views(schema, velocity[:active])
-        for at, slope in enumerate(slopes):
-            _move(work, mine[at], slope, received[at], None if speeds is None else speeds[at])
-    stack -= shared
-    seen = [sum(len(positions) for positions in row.batches) for row in rows]
-    return [
-        (delta, float(loss / max(examples, 1)))
-        for delta, loss, examples in zip(stack.numpy(), losses, seen, strict=True)
-    ]
+        means = gradient.descend(
+            work,
+            _first(arrays, active),
+            shared,
+            None if velocity is None else _first(velocity, active),
+            batches.fill(active, step),
+        )
+        losses[:active] += means.numpy() * batches.sizes[step, :active]
+    places = [row.at for row in rows]
+    seen = batches.sizes.sum(axis=0)
+    found[1][places] = losses / seen
+    for row, place in enumerate(places):
+        start = 0
+        for array in arrays:
+            mine = array[row].numpy().reshape(-1)
+            end = start + len(mine)
+            np.subtract(mine, params[start:end], out=found[0][place, start:end])
+            start = end
 
 
-def _move(
-    work: LocalSGD,
-    params: torch.Tensor,
-    slope: torch.Tensor,
-    received: torch.Tensor,
-    velocity: torch.Tensor | None,
-) -> None:
-    """One step of each row in one array, along (k, *shape) slopes; see `LocalSGD.descend`."""
-    if work.weight_decay:
-        slope = slope.add(params, alpha=work.weight_decay)
-    if work.proximal:
-        slope = slope.add(params - received, alpha=work.proximal)
-    if velocity is not None:
-        velocity.mul_(work.momentum).add_(slope)
-        slope = velocity
-    params.add_(slope, alpha=-work.client_lr)
+def _arrays(schema: Schema, params: Vector) -> list[torch.Tensor]:
+    """Copies of the model's arrays, each (1, *shape)."""
+    views = schema.views(np.asarray(params, np.float32))
+    return [torch.tensor(views[tensor.name])[None] for tensor in schema.tensors]
 
 
-def _views(schema: Schema, stack: torch.Tensor) -> list[torch.Tensor]:
-    """The model's arrays in a (k, d) stack, each (k, *shape); all share its memory."""
-    parts = torch.split(stack, [tensor.size for tensor in schema.tensors], dim=1)
-    return [
-        part.view(len(stack), *tensor.shape)
-        for part, tensor in zip(parts, schema.tensors, strict=True)
-    ]
+def _first(arrays: Sequence[torch.Tensor], rows: int) -> list[torch.Tensor]:
+    """The first rows of each array; shares its memory."""
+    return [array[:rows] for array in arrays]
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    """Memory for the batches of one step, (k, b, ...), used again by the next step."""
+class _Batches:
+    """The batches of all steps, (s, k, b), and memory for the inputs of one of them.
 
-    inputs: torch.Tensor
-    targets: torch.Tensor
+    Attributes:
+      rows: the clients.
+      at: positions of the examples; a batch is filled up with its own first one.
+      sizes: (s, k) examples in a batch; 0 where a client is done.
+      weights: of each example.
+      targets: (s, k, b, ...).
+      inputs: (k, b, ...), used again by the next step.
+    """
+
+    rows: Sequence[_Row]
+    at: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     weights: torch.Tensor
+    targets: torch.Tensor
+    inputs: torch.Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[_Row]) -> _Batch:
+    def of(cls, rows: Sequence[_Row]) -> _Batches:
         """Room for the largest batch of each row; float64 inputs become float32, as in a loop."""
         first = rows[0].examples
-        size = max(len(positions) for row in rows for positions in row.batches)
+        steps = len(rows[0].batches)
+        most = max(len(batch) for row in rows for batch in row.batches)
+        at = np.zeros((steps, len(rows), most), np.int64)
+        sizes = np.zeros((steps, len(rows)), np.int64)
+        for number, row in enumerate(rows):
+            lengths = [len(batch) for batch in row.batches]
+            sizes[: len(lengths), number] = lengths
+            if len(lengths) == steps and min(lengths) == most:
+                at[:, number] = row.batches
+                continue
+            for step, batch in enumerate(row.batches):
+                at[step, number, : len(batch)] = batch
+                at[step, number, len(batch) :] = batch[0]
+        targets = np.zeros((*at.shape, *first.targets.shape[1:]), np.int64)
+        for number, row in enumerate(rows):
+            targets[:, number] = row.examples.targets[at[:, number]]
+        there = np.arange(most) < sizes[..., np.newaxis]
+        weights = (there / np.maximum(sizes, 1)[..., np.newaxis]).astype(np.float32)
         dtype = first.inputs.dtype
         narrow = np.dtype(np.float32) if dtype == np.float64 else dtype
-        shape = (len(rows), size)
+        inputs = np.zeros((len(rows), most, *first.inputs.shape[1:]), narrow)
         return cls(
-            torch.from_numpy(np.zeros((*shape, *first.inputs.shape[1:]), narrow)),
-            torch.zeros((*shape, *first.targets.shape[1:]), dtype=torch.int64),
-            torch.zeros(shape),
+            rows,
+            at,
+            sizes,
+            torch.from_numpy(weights),
+            torch.from_numpy(targets),
+            torch.from_numpy(inputs),
         )
 
-    def fill(
-        self, rows: Sequence[_Row], step: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the first rows see in a step, and the weights of their examples."""
-        inputs, targets, weights = self.inputs.numpy(), self.targets.numpy(), self.weights.numpy()
-        for at, row in enumerate(rows):
-            positions = row.batches[step]
-            size = len(positions)
-            inputs[at, :size] = row.examples.inputs[positions]
-            targets[at, :size] = row.examples.targets[positions]
-            inputs[at, size:] = inputs[at, 0]
-            targets[at, size:] = targets[at, 0]
-            weights[at, :size] = 1 / size
-            weights[at, size:] = 0
-        active = len(rows)
-        return self.inputs[:active], self.targets[:active], self.weights[:active]
+    def fill(self, active: int, step: int) -> Batch:
+        """What the first rows see in a step."""
+        inputs = self.inputs.numpy()
+        for row, positions, room in zip(self.rows[:active], self.at[step], inputs, strict=False):
+            own = row.examples.inputs
+            if own.dtype == room.dtype:
+                own.take(positions, axis=0, out=room, mode="clip")
+            else:
+                room[...] = own[positions]
+        return Batch(self.inputs[:active], self.targets[step, :active], self.weights[step, :active])

@@ -1,12 +1,13 @@
 """Gradients of several clients at once: one pass over a stack of models.
 
-    (k, d) parameters ─► views (k, *shape) ─► vmap over clients ─► (k, b) losses
+    k models, each array (k, *shape) ─► vmap over clients ─► (k, b) losses
     (k, b) weights: 1 / size of the batch, 0 where it is filled up ─► k losses ─► backwards, once
 
 No client's loss follows from another's parameters, so the gradient of the sum of the k losses is
 the k gradients. The pass is traced once for each shape into the plain operations that it consists
 of (`make_fx`): what `torch.func` costs in each step, more than the arithmetic of a small model, is
-paid once.
+paid once. Where a step is nothing but parameters minus a multiple of the gradient, it is part of
+what was traced, and large gradients are never written to memory (`hansa.work.stacked_graph`).
 """
 
 from __future__ import annotations
@@ -18,124 +19,156 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from hansa.work.sgd import LocalSGD
+from hansa.work.stacked_graph import descending, tidied
 from hansa.work.torch import TorchTask
 
 Gradients: TypeAlias = tuple[torch.Tensor, list[torch.Tensor]]
 """(k,) losses, and the (k, *shape) gradient in each array, in the schema's order."""
 
-TRACED_AT = 10
-"""How often a shape must be met before it is traced, which takes as long as many passes."""
+Arrays: TypeAlias = Sequence[torch.Tensor]
+"""(k, *shape) arrays of k models, in the schema's order."""
 
 MOST_TRACED = 64
 """Most shapes that are traced."""
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What each client of a stack sees in one step.
+
+    Attributes:
+      inputs: (k, b, ...).
+      targets: (k, b, ...) integers.
+      weights: (k, b) of each example in the client's loss; 0 where a batch is filled up.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of inputs and targets."""
+        return (*self.inputs.shape, *self.targets.shape)
+
+
 @dataclass(slots=True)
 class StackedGradient:
-    """The gradient of a task's loss for a stack of clients.
+    """The gradient of a task's loss for a stack of clients, and their steps along it.
 
     Attributes:
       model: the task.
+      traced_at: how often a shape is met before it is traced, which takes as long as many passes.
     """
 
     model: TorchTask
+    traced_at: int = 10
     _met: Counter[tuple[int, ...]] = field(default_factory=Counter)
     _traced: dict[tuple[int, ...], GraphModule] = field(default_factory=dict)
+    _moving: dict[tuple[object, ...], GraphModule | None] = field(default_factory=dict)
 
-    def __call__(
-        self,
-        params: Sequence[torch.Tensor],
-        inputs: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-    ) -> Gradients:
-        """Losses and gradients; the arguments are those of `TorchTask.stacked_losses`.
+    def __call__(self, params: Arrays, batch: Batch) -> Gradients:
+        """Losses and gradients.
 
         Raises:
           Exception: whatever the module or the loss raises, as for one batch.
         """
-        shape = (*inputs.shape, *targets.shape)
-        self._met[shape] += 1
-        if self._met[shape] == TRACED_AT and len(self._traced) < MOST_TRACED:
-            self.trace(params, inputs, targets, weights)
-        traced = self._traced.get(shape)
+        traced = self._trace_of(params, batch)
         if traced is not None:
             with torch.no_grad():
-                losses, *slopes = traced(*params, inputs, targets, weights)
+                losses, *slopes = traced(*params, batch.inputs, batch.targets, batch.weights)
             return losses, slopes
         with warnings.catch_warnings():
             # An operation without a rule of its own is run for each client: slower, not wrong.
             warnings.filterwarnings("ignore", "There is a performance drop")
-            losses, *slopes = self._plain(*params, inputs, targets, weights)
+            losses, *slopes = self._plain(*params, batch.inputs, batch.targets, batch.weights)
         return losses, slopes
 
-    def trace(
+    def descend(
         self,
-        params: Sequence[torch.Tensor],
-        inputs: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-    ) -> None:
+        work: LocalSGD,
+        params: Arrays,
+        received: Arrays,
+        velocity: Arrays | None,
+        batch: Batch,
+    ) -> torch.Tensor:
+        """One step of each client, in place; see `LocalSGD.descend`.
+
+        Args:
+          work: what the clients do.
+          params: theirs.
+          received: (1, *shape) arrays that all received.
+          velocity: theirs, with momentum.
+          batch: what they see.
+
+        Returns:
+          (k,) losses before the step.
+        """
+        fused = velocity is None and not work.proximal
+        if fused and self._trace_of(params, batch) is not None:
+            key = (*batch.shape, work.client_lr, work.weight_decay)
+            if key not in self._moving:
+                self._moving[key] = descending(
+                    self._traced[batch.shape], len(params), work.client_lr, work.weight_decay
+                )
+            moving = self._moving[key]
+            if moving is not None:
+                with torch.no_grad():
+                    found: tuple[torch.Tensor] = moving(
+                        *params, batch.inputs, batch.targets, batch.weights
+                    )
+                return found[0]
+        losses, slopes = self(params, batch)
+        for at, slope in enumerate(slopes):
+            _move(work, params[at], slope, received[at], None if velocity is None else velocity[at])
+        return losses
+
+    def trace(self, params: Arrays, batch: Batch) -> None:
         """Traces the pass for arguments of these shapes."""
+        self._names()  # or the making of the module would be traced, too
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch about its own parts
-            graph = make_fx(self._plain)(*params, inputs, targets, weights)
-        self._traced[(*inputs.shape, *targets.shape)] = _tidied(graph)
+            graph = make_fx(self._plain)(*params, batch.inputs, batch.targets, batch.weights)
+        self._traced[batch.shape] = tidied(graph)
+
+    def _trace_of(self, params: Arrays, batch: Batch) -> GraphModule | None:
+        shape = batch.shape
+        if shape not in self._traced:
+            self._met[shape] += 1
+            if self._met[shape] >= self.traced_at and len(self._traced) < MOST_TRACED:
+                self.trace(params, batch)
+        return self._traced.get(shape)
+
+    def _names(self) -> list[str]:
+        return [tensor.name for tensor in self.model.schema.tensors]
 
     def _plain(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
         *params, inputs, targets, weights = arguments
         leaves = [array.detach().requires_grad_() for array in params]
-        names = [tensor.name for tensor in self.model.schema.tensors]
         losses = self.model.stacked_losses(
-            dict(zip(names, leaves, strict=True)), inputs, targets, weights
+            dict(zip(self._names(), leaves, strict=True)), inputs, targets, weights
         )
         slopes = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
         return losses.detach(), *slopes
 
 
-def _tidied(graph: GraphModule) -> GraphModule:
-    """The same operations without those that do nothing, and with gradients as they are stored.
-
-    Autograd gives a matrix product's gradient as (a^T b)^T. Its memory is in another order than
-    the parameters', so that adding it would jump through memory; b^T a is the same numbers.
-    """
-    aten = torch.ops.aten
-    nodes = graph.graph
-    for node in list(nodes.nodes):
-        if node.target is aten.detach.default:
-            node.replace_all_uses_with(node.args[0])
-            nodes.erase_node(node)
-    output = next(node for node in nodes.nodes if node.op == "output")
-    for node in list(output.all_input_nodes):
-        product = _transposed_product(node)
-        if product is not None:
-            with nodes.inserting_before(node):
-                left, right = (
-                    nodes.call_function(aten.transpose.int, (factor, 1, 2))
-                    for factor in reversed(product.args)
-                )
-                other = nodes.call_function(aten.bmm.default, (left, right))
-            node.replace_all_uses_with(other)
-    nodes.eliminate_dead_code()
-    graph.recompile()
-    return graph
-
-
-def _transposed_product(node: Node) -> Node | None:
-    """The product of (k, n, m) matrices of which a node is the transpose, if it is that."""
-    aten = torch.ops.aten
-    if node.target is not aten.transpose.int or node.args[1:] not in {(1, 2), (2, 1)}:
-        return None
-    inner = node.args[0]
-    while isinstance(inner, Node) and inner.target in {
-        aten.view.default,
-        aten._unsafe_view.default,  # noqa: SLF001  the name of an operation
-    }:
-        before = inner.args[0]
-        if not isinstance(before, Node) or before.meta["val"].shape != inner.meta["val"].shape:
-            return None
-        inner = before
-    return inner if isinstance(inner, Node) and inner.target is aten.bmm.default else None
+def _move(
+    work: LocalSGD,
+    params: torch.Tensor,
+    slope: torch.Tensor,
+    received: torch.Tensor,
+    velocity: torch.Tensor | None,
+) -> None:
+    """One step of each row in one array, along (k, *shape) slopes; see `LocalSGD.descend`."""
+    if work.weight_decay:
+        slope = slope.add(params, alpha=work.weight_decay)
+    if work.proximal:
+        slope = slope.add(params - received, alpha=work.proximal)
+    if velocity is not None:
+        velocity.mul_(work.momentum).add_(slope)
+        slope = velocity
+    params.add_(slope, alpha=-work.client_lr)

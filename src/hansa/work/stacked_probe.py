@@ -7,6 +7,8 @@ for all clients of a job.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,14 +19,14 @@ from hansa.core.vector import Vector
 from hansa.errors import HansaError
 from hansa.work.sgd import LocalSGD
 from hansa.work.stacked import Client, Kind, train_stack
-from hansa.work.stacked_gradient import TRACED_AT, StackedGradient
+from hansa.work.stacked_gradient import StackedGradient
 from hansa.work.torch import TorchTask
 
 TOLERANCE = 1e-4
 """How far the gradients of both ways may be apart, by their norm: rounding is far below it."""
 
-_REPEATS = 4
-_STEPS = 5
+_REPEATS = 3
+_STEPS = 3
 _RANDOM = 0.05
 
 
@@ -60,7 +62,7 @@ def why_not(gradient: StackedGradient, params: Vector, kind: Kind) -> str | None
         if "randomness" in words:
             return f"{name} draws random numbers while it trains, as dropout does"
         return f"torch.func.vmap cannot run {name}: {words[:200]}"
-    for (ours, our_loss), (theirs, their_loss) in zip(stacked, plain, strict=True):
+    for ours, our_loss, (theirs, their_loss) in zip(*stacked, plain, strict=True):
         apart = float(np.linalg.norm(ours - theirs))
         if not (
             apart <= TOLERANCE * float(np.linalg.norm(theirs)) + 1e-7
@@ -73,30 +75,45 @@ def why_not(gradient: StackedGradient, params: Vector, kind: Kind) -> str | None
     return None
 
 
-def sooner(
+def seconds_alone(model: TorchTask, work: LocalSGD, params: Vector, kind: Kind) -> float:
+    """What a step of one client takes in the plain way."""
+    step = _step_of(work)
+    client = _clients(model, params, kind, step.batch_size, 1)[0]
+    _alone(step, params, client)
+    return _quickest(lambda: _alone(step, params, client))
+
+
+def seconds_stacked(
     gradient: StackedGradient, work: LocalSGD, params: Vector, kind: Kind, clients: int
-) -> bool:
-    """Whether a stack takes less time for a step than its clients one after the other."""
-    model, rng = gradient.model, np.random.default_rng(0)
-    size = work.batch_size or 16
-    first = LocalSGD(client_lr=work.client_lr, local_steps=TRACED_AT, batch_size=size)
-    step = LocalSGD(client_lr=work.client_lr, local_steps=_STEPS, batch_size=size)
-    some: list[Client] = []
-    for _ in range(clients):
-        examples = _random(model, params, kind, rng, size)
-        some.append((_context(model, examples), examples))
-    train_stack(gradient, first, params, some)  # until the pass is traced
-    _alone(step, params, some[0])
-    stacked, alone = [], []
+) -> float:
+    """What a step of one client takes in a stack of so many."""
+    step = _step_of(work)
+    some = _clients(gradient.model, params, kind, step.batch_size, clients)
+    train_stack(gradient, step, params, some)  # the pass is traced
+    return _quickest(lambda: train_stack(gradient, step, params, some)) / clients
+
+
+def _step_of(work: LocalSGD) -> LocalSGD:
+    """Some steps of the work, each with a whole batch; all examples of a client stand for 32."""
+    return replace(
+        work, local_epochs=0, local_steps=_STEPS, batch_size=min(work.batch_size or 32, 256)
+    )
+
+
+def _quickest(run: Callable[[], object]) -> float:
+    """Seconds of one step, the least of several tries: others may use the machine."""
+    took = []
     for _ in range(_REPEATS):
         start = time.perf_counter()
-        train_stack(gradient, step, params, some)
-        between = time.perf_counter()
-        for client in some:
-            _alone(step, params, client)
-        stacked.append(between - start)
-        alone.append(time.perf_counter() - between)
-    return min(stacked) < min(alone)
+        run()
+        took.append(time.perf_counter() - start)
+    return min(took) / _STEPS
+
+
+def _clients(model: TorchTask, params: Vector, kind: Kind, size: int, number: int) -> list[Client]:
+    rng = np.random.default_rng(0)
+    some = [_random(model, params, kind, rng, size) for _ in range(number)]
+    return [(_context(model, examples), examples) for examples in some]
 
 
 def _alone(work: LocalSGD, params: Vector, client: Client) -> tuple[Vector, float]:
