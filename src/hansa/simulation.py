@@ -37,7 +37,8 @@ from hansa.work.threads import one_thread
 T = TypeVar("T")
 
 ENGINES = ("inline", "workers", "vector", "ray", "auto")
-"""Engines that can simulate; `auto` is inline or workers, which give the same bits."""
+"""Engines that can simulate; `auto` and `vector` may train clients in stacks, all others give the
+same bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,11 @@ def simulate(
       seed: instead of the job's.
       rounds: number of rounds, instead of the job's.
       engine: what runs the clients: `inline`, one after the other in this process; `workers`, in
-        as many processes as there are cores; `auto`, whichever is sooner. The result is the same.
+        as many processes as there are cores. The result is the same.
         `vector`: as `workers`, and several clients of a PyTorch task are trained in one pass; the
         parameters are those of the others to about 1e-4, not to the bit. `ray`: on the nodes of a
-        Ray cluster, with the result of `inline`.
+        Ray cluster, with the result of `inline`. `auto`: whichever of `inline`, `workers`, `vector`
+        and `vector` in workers is sooner, so that a long job may be trained in stacks.
       address: of that cluster, HOST:PORT; left out, the one that this machine is a node of.
       on_round: called with each round's record, also of void rounds.
       debug: stop at the first client that raises, with a call that repeats it.

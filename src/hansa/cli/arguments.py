@@ -32,9 +32,9 @@ EXPERIMENT: str | None = typer.Option(
 ENGINE: str | None = typer.Option(
     None,
     help="What runs the clients: inline, one after the other; workers, in a process for each "
-    "core; auto, whichever is sooner; their result is the same. vector, as workers and with "
-    "several clients in one pass: equal to about 1e-4, not to the bit. ray, on a Ray cluster, "
-    "with the same result as inline. auto if it is left out; with --resume, the run's own.",
+    "core, and ray, on a Ray cluster, with the same result. vector, as workers and with several "
+    "clients in one pass: equal to about 1e-4, not to the bit. auto, whichever of inline, workers "
+    "and vector is sooner. auto if it is left out; with --resume, the run's own.",
     show_default=False,
 )
 BY: str | None = typer.Option(

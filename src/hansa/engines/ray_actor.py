@@ -14,7 +14,6 @@ import tempfile
 import weakref
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from hansa.core.job import Job
 from hansa.core.parts import Model, Task
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
+from hansa.engines.kept import Kept
 from hansa.engines.share import Share
 from hansa.engines.trainer import Trainer
 from hansa.engines.workers_messages import Data, Failed, Order, Report, examples_of
@@ -102,7 +102,7 @@ class ShareActor:
 
     Args:
       source: a pickled `Source`.
-      kept: of how many clients it keeps the examples.
+      kept: bytes of examples that it keeps between rounds.
     """
 
     def __init__(self, source: bytes, kept: int) -> None:
@@ -114,7 +114,7 @@ class ShareActor:
         try:
             model, data = pickle.loads(source)()  # noqa: S301  from the simulation, by Ray
             self._held.enter_context(one_thread())
-            self._data: Data = lru_cache(maxsize=kept)(data)
+            self._data: Data = Kept(data, kept)
             self._trainer = Trainer(model)
         except BaseException as error:  # noqa: BLE001  whatever a task raises is told
             self._failed = Failed.of(error)

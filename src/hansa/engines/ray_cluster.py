@@ -19,8 +19,9 @@ from typing import Any
 
 import hansa
 from hansa.core.vector import Vector
+from hansa.engines.kept import KEPT_BYTES
 from hansa.engines.ray_actor import Hello, ShareActor
-from hansa.engines.workers_messages import KEPT_CLIENTS, Failed, Order, Report, Source
+from hansa.engines.workers_messages import Failed, Order, Report, Source
 from hansa.errors import HansaError, MissingExtra, Unavailable, VersionMismatch
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers otherwise
@@ -180,7 +181,7 @@ class Cluster:
 
     def _start_missing(self) -> None:
         room = self.room()
-        kept = max(1, KEPT_CLIENTS // room)
+        kept = KEPT_BYTES // room
         options = {"num_cpus": self._cores, "scheduling_strategy": "SPREAD", "max_restarts": 0}
         while len(self.actors) < room:
             handle = self._kind.options(**options).remote(self._source, kept)
