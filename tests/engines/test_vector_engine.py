@@ -90,7 +90,7 @@ def test_twenty_rounds_equal_those_of_inline(name):
     ids=["quantized", "median", "hidden"],
 )
 def test_what_follows_training_is_that_of_inline(words):
-    of = job(ALGORITHMS["fedavg"], rounds=Rounds(count=4), **words)
+    of = job(ALGORITHMS["fedavg"], **{"rounds": Rounds(count=4), **words})
     vector = simulate(of, engine="vector", task=Net(), masked=False)
     inline = simulate(of, engine="inline", task=Net(), masked=False)
     assert vector.engine == "vector"
