@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -17,18 +18,21 @@ from hansa.core.parts import Site, Split, Task
 from hansa.core.plan import Plan
 from hansa.core.round import Engine, Journal, Ledger, RoundRecord, TrainState, World
 from hansa.core.train import OnRound, initial_state, train
+from hansa.devices import Devices, load_devices
 from hansa.engines.auto import AutoEngine
 from hansa.engines.inline import InlineEngine
 from hansa.engines.kept import Kept
 from hansa.engines.memory import MemoryJournal
 from hansa.engines.ray import RayEngine
 from hansa.engines.ray_actor import FromBundle
+from hansa.engines.timed import Predictor, TimedEngine
 from hansa.engines.vector import VectorEngine
 from hansa.engines.workers import WorkersEngine
-from hansa.engines.workers_messages import FromJob
+from hansa.engines.workers_messages import Data, FromJob
 from hansa.engines.workers_pool import cores
 from hansa.errors import HansaError
 from hansa.nearest import suggest
+from hansa.populations.names import Numbered
 from hansa.privacy.ledger import MemoryLedger
 from hansa.recipes import compile_plan
 from hansa.work.bundle import facts_of, load_task
@@ -55,6 +59,7 @@ class Result:
       model_sha256: of the final parameters.
       engine: what ran the clients at the end.
       engine_because: why it and no other.
+      virtual_seconds: what the run would take on the devices; None without such.
     """
 
     plan: Plan
@@ -66,6 +71,7 @@ class Result:
     model_sha256: str
     engine: str = "inline"
     engine_because: str = ""
+    virtual_seconds: float | None = None
 
 
 class Records(Journal, Protocol):
@@ -111,6 +117,7 @@ def simulate(
     masked: bool = True,
     task: Task | None = None,
     keeper: Keeper | None = None,
+    devices: Devices | Path | str | None = None,
 ) -> Result:
     """Runs a job from its first round to the last measurement, always with the same result.
 
@@ -135,10 +142,13 @@ def simulate(
       task: the job's task, if it is at hand already. It runs in this process only, so without
         workers and Ray.
       keeper: writes the run down as it goes; nothing is written if it is left out.
+      devices: who is online when, how fast, and who vanishes, or a file that says so (see
+        `hansa.devices`). Rounds then end by a virtual clock; without devices everybody answers.
 
     Raises:
       HansaError: there is no such engine; `workers` or `ray` with a task at hand or in debug mode;
-        an address without `ray`.
+        an address without `ray`; devices with a keeper.
+      JobError: the file of devices says what cannot be.
       MissingExtra: `ray` without Ray.
       Unavailable: there is no Ray cluster.
       PlanRefused: the job's parts do not fit.
@@ -147,6 +157,13 @@ def simulate(
       ClientFailed: in debug mode, a client raised.
     """
     job = _overridden(job, clients, seed, rounds)
+    if devices is not None and keeper is not None:
+        raise HansaError(
+            "a run on devices cannot go on after a kill yet, and is not written to a folder",
+            fix="leave the devices out, or the keeper: --no-output",
+        )
+    if isinstance(devices, (str, Path)):
+        devices = load_devices(devices)
     wanted = choose(engine, job, debug=debug, masked=masked, handed=task is not None)
     if address is not None and engine != "ray":
         raise HansaError(
@@ -169,15 +186,16 @@ def simulate(
         task = load_task(job) if task is None else task
         plan = compile_plan(job, facts_of(job, task))
         held.enter_context(one_thread())
+        data = _data(task)
         running = ray or _engine(
-            wanted.name, task, workers, spread=spread, debug=debug, masked=masked
+            wanted.name, task, data, workers, spread=spread, debug=debug, masked=masked
         )
         population = population_of(plan.job, task)
         memory = _memory(plan, task, population, keeper)
         key = ReplayKey.of_seed(plan.job.seed)
         world = World(
             job=plan.job.name,
-            engine=running,
+            engine=running if devices is None else _timed(running, task, data, key, devices),
             ledger=memory.ledger,
             journal=memory.journal,
             noise=key,
@@ -194,8 +212,10 @@ def simulate(
         return _result(plan, state, memory.journal.records, wanted)
 
 
-def population_of(job: Job, task: Task) -> tuple[str, ...]:
+def population_of(job: Job, task: Task) -> Sequence[str]:
     """Names of the clients: the task's own if it has `clients(job)`, else numbered ones.
+
+    Numbered names are made when they are looked at, so that a million of them cost nothing.
 
     Raises:
       HansaError: the task knows fewer clients than the job's population.
@@ -203,14 +223,14 @@ def population_of(job: Job, task: Task) -> tuple[str, ...]:
     size = job.cohort.population
     own = getattr(task, "clients", None)
     if own is None:
-        return tuple(f"client-{i:04d}" for i in range(1, size + 1))
+        return Numbered(size)
     names: Sequence[str] = own(job)
     if len(names) < size:
         raise HansaError(
             f"the job wants {size} clients, {type(task).__name__} knows {len(names)}",
             fix=f"set cohort.population to at most {len(names)}",
         )
-    return tuple(names[:size])
+    return names if len(names) == size else names[:size]
 
 
 def _memory(plan: Plan, task: Task, population: Sequence[str], keeper: Keeper | None) -> Memory:
@@ -276,13 +296,30 @@ def choose(name: str, job: Job, *, debug: bool, masked: bool, handed: bool) -> C
     return Choice(name, "it was asked for")
 
 
-def _engine(
-    name: str, task: Task, workers: WorkersEngine, *, spread: bool, debug: bool, masked: bool
-) -> Engine:
+def _data(task: Task) -> Data:
+    """A client's examples, kept in memory for a while."""
+
     def read(client: str) -> Split:
         return task.data(Site(client, MappingProxyType({})))
 
-    data = Kept(read)
+    return Kept(read)
+
+
+def _timed(inner: Engine, task: Task, data: Data, key: ReplayKey, devices: Devices) -> Engine:
+    """The engine on a virtual clock."""
+    return TimedEngine(inner, Predictor(task, data, key.derive("devices"), devices))
+
+
+def _engine(
+    name: str,
+    task: Task,
+    data: Data,
+    workers: WorkersEngine,
+    *,
+    spread: bool,
+    debug: bool,
+    masked: bool,
+) -> Engine:
     if name == "vector":
         return VectorEngine(task, data, workers=workers if spread else None)
     if spread:
@@ -298,6 +335,7 @@ def _result(
     seconds = sum(r.seconds for r in records)
     counted = sum(len(r.members) for r in records)
     measured = [r.metrics for r in records if r.purpose is Purpose.EVALUATE]
+    virtual = [r.virtual_seconds for r in records if r.virtual_seconds is not None]
     return Result(
         plan=plan,
         state=state,
@@ -308,6 +346,7 @@ def _result(
         model_sha256=state.model,
         engine=engine.name,
         engine_because=engine.because,
+        virtual_seconds=sum(virtual) if virtual else None,
     )
 
 

@@ -121,3 +121,19 @@ def test_the_engine_and_its_reason_are_said_and_change_nothing(hansa):
     assert refused.code == 1
     assert 'use the engine "inline" or "auto"' in " ".join(refused.err.split())
     assert hansa("simulate", "toy", "--engine", "worker").code == 64
+
+
+def test_devices_set_a_virtual_clock_and_change_no_plan(hansa, tmp_path):
+    (tmp_path / "devices.toml").write_text("[speed]\ncompute = 1.0\ncompute_spread = 0.5\n")
+    words = ("simulate", "toy", "--no-output", "--devices", "devices.toml")
+    plain = json.loads(hansa("simulate", "toy", "--no-output", "--json").out)
+    timed = json.loads(hansa(*words, "--json").out)
+    assert timed.keys() == KEYS | {"virtual_seconds", "rounds_virtual_seconds"}
+    assert timed["plan_digest"] == plain["plan_digest"]
+    assert timed["virtual_seconds"] == sum(timed["rounds_virtual_seconds"])
+    spoken = " ".join(hansa(*words).out.split())
+    assert f"would take {timed['virtual_seconds'] / 60:.1f} minutes" in spoken
+    assert hansa("simulate", "toy", "--devices", "devices.toml").code == 64
+    wrong = hansa(*words[:-1], "none.toml")
+    assert wrong.code == 2
+    assert "none.toml: the devices cannot be read" in " ".join(wrong.err.split())

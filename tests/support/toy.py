@@ -17,6 +17,7 @@ from hansa.core.keys import ReplayKey
 from hansa.core.parts import (
     Aggregator,
     Context,
+    Course,
     Dropout,
     Examples,
     Facts,
@@ -165,9 +166,12 @@ def gathered(
     async def collect() -> tuple[list[Partial], list[Dropout]]:
         partials: list[Partial] = []
         dropouts: list[Dropout] = []
-        stream: AsyncIterator[Partial | Dropout] = engine.gather(task, cohort)
+        stream: AsyncIterator[Partial | Dropout | Course] = engine.gather(task, cohort)
         async for item in stream:
-            (dropouts if isinstance(item, Dropout) else partials).append(item)  # type: ignore[arg-type]
+            if isinstance(item, Dropout):
+                dropouts.append(item)
+            elif isinstance(item, Partial):
+                partials.append(item)
         return partials, dropouts
 
     result: tuple[list[Partial], list[Dropout]] = asyncio.run(collect())

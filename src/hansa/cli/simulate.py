@@ -59,6 +59,11 @@ def simulate(
     keep_checkpoints: int = typer.Option(2, min=0, help="Checkpoints that are kept; 0: all."),
     mlflow: str | None = MLFLOW,
     experiment: str | None = EXPERIMENT,
+    devices: Path | None = typer.Option(
+        None,
+        metavar="FILE.toml",
+        help="Who is online when, how fast, and who vanishes: rounds end by a virtual clock.",
+    ),
     json: bool = JSON,
 ) -> None:
     """Run a job with all its clients on this machine.
@@ -68,6 +73,12 @@ def simulate(
     written to a folder as it goes: metrics, checkpoints, the model, and all that it followed from.
     """
     _check_options(job, output, no_output, resume, (clients, rounds, seed), changes, mlflow, engine)
+    if devices is not None and not no_output:
+        raise typer.BadParameter(
+            "a run on devices cannot go on after a kill yet, so it is not written to a folder: add "
+            "--no-output",
+            param_hint="--devices",
+        )
     from hansa.runs import Pace, Recorder, Source
     from hansa.runs.folder import read_status
     from hansa.runs.settings import assignments
@@ -96,6 +107,7 @@ def simulate(
         "address": address,
         "debug": debug_clients,
         "masked": not skip_masks,
+        "devices": devices,
     }
     try:
         result, said = _run(loaded, None if no_output else recorder, words)
@@ -128,7 +140,7 @@ def _run(
 
         if recorder is None:
             result = run(job, on_round=heard, **words)
-            return result, {**outcome(result), "folder": None}
+            return result, {**outcome(result), "folder": None, **_virtual(result)}
         with recorder:
             recorder.on_begin = progress.begin
             result = run(job, on_round=heard, keeper=recorder, **words)
@@ -204,6 +216,16 @@ def _show_again(folder: Path, json: bool) -> None:
     say(f"model  {said['model_sha256']}")
 
 
+def _virtual(result: Result) -> dict[str, Any]:
+    """What the run would take on its devices, if it has any."""
+    if result.virtual_seconds is None:
+        return {}
+    return {
+        "virtual_seconds": result.virtual_seconds,
+        "rounds_virtual_seconds": [record.virtual_seconds for record in result.records],
+    }
+
+
 def _show(result: Result, said: dict[str, Any]) -> None:
     plan: Plan = result.plan
     say(
@@ -213,6 +235,8 @@ def _show(result: Result, said: dict[str, Any]) -> None:
     if said["rounds"] < plan.job.rounds.count:
         say(f"Stopped early: {said['ended_because']}.")
     say(f"Engine: {result.engine}, because {result.engine_because}.")
+    if result.virtual_seconds is not None:
+        say(f"On these devices the run would take {_span(result.virtual_seconds)}.")
     heading("Final model")
     if plan.private and result.metrics:
         say("The values carry noise, as those of a federation would.")
@@ -245,6 +269,14 @@ def _left_out(record: RoundRecord) -> str:
         return f"{len(record.members)} updates"
     who = "1 client" if len(reasons) == 1 else f"{len(reasons)} clients, the first"
     return f"{who}, because {reasons[0]}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time as people say it."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _number(value: float | None) -> str:

@@ -33,6 +33,7 @@ from hansa.coordinator.store import Store
 from hansa.core.contribute import Fold, RoundTask
 from hansa.core.parts import Dropout, Partial, Update
 from hansa.core.round import Opening
+from hansa.engines.goal import NOT_NEEDED, too_late
 from hansa.errors import HansaError, RoundVoid, StoreError, UpdateRejected
 from hansa.memory import trim
 from hansa.wire.transfer import ahead, receive
@@ -270,9 +271,9 @@ class Intake:
                 while self.awaited and len(self._counted) < goal:
                     self._changed.clear()
                     await self._changed.wait()
-            late = "was not needed: enough others were faster"
+            late = NOT_NEEDED
         except TimeoutError:
-            late = f"sent no update within {seconds:g} s"
+            late = too_late(seconds)
         finally:
             self._closed = True
             committer.cancel()

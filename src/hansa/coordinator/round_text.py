@@ -41,8 +41,14 @@ def record_text(record: RoundRecord) -> str:
             "metrics": _numbers(record.metrics),
             "seconds": record.seconds,
             "model": record.model,
+            **_virtual(record),
         }
     )
+
+
+def _virtual(record: RoundRecord) -> dict[str, Json]:
+    """What only simulations know of a round."""
+    return {} if record.virtual_seconds is None else {"virtual_seconds": record.virtual_seconds}
 
 
 def record_of(text: str) -> RoundRecord:
@@ -59,6 +65,7 @@ def record_of(text: str) -> RoundRecord:
         metrics={n: None if v is None else float(v) for n, v in said["metrics"].items()},
         seconds=float(said["seconds"]),
         model=said["model"],
+        virtual_seconds=said.get("virtual_seconds"),
     )
 
 

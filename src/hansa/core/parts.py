@@ -258,6 +258,17 @@ class Dropout:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a round went, from an engine that knows more than who counted.
+
+    Attributes:
+      seconds: what the round would take on the devices of a simulation.
+    """
+
+    seconds: float
+
+
 class Aggregator(Protocol):
     """A commutative monoid over updates, then one finisher.
 

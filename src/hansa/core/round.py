@@ -21,7 +21,7 @@ import numpy as np
 from hansa.core.contribute import Fold, Purpose, RoundTask
 from hansa.core.events import Event
 from hansa.core.keys import KeyedNoise, Noise, ReplayKey, SecretNoise
-from hansa.core.parts import Correlated, DecodingAggregator, Dropout, Partial
+from hansa.core.parts import Correlated, Course, DecodingAggregator, Dropout, Partial
 from hansa.core.plan import Plan
 from hansa.core.spec import Divisor, Reader
 from hansa.core.vector import Layout, Vector, sha256
@@ -72,6 +72,7 @@ class RoundRecord:
       metrics: values over the members' held-out examples, of the model the round *started* from.
       seconds: from opening to closing.
       model: SHA-256 of the parameters after the round.
+      virtual_seconds: what the round would take on a simulation's devices; None without such.
     """
 
     purpose: Purpose
@@ -84,6 +85,7 @@ class RoundRecord:
     metrics: dict[str, float | None]
     seconds: float
     model: str
+    virtual_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,13 @@ class Engine(Protocol):
     def real(self) -> bool:
         """Whether the clients are other parties, so that replayable noise protects nobody."""
 
-    def gather(self, task: RoundTask, cohort: Sequence[str]) -> AsyncIterator[Partial | Dropout]:
-        """Yields folded updates and dropouts until every client is accounted for."""
+    def gather(
+        self, task: RoundTask, cohort: Sequence[str]
+    ) -> AsyncIterator[Partial | Dropout | Course]:
+        """Yields folded updates and dropouts until every client is accounted for.
+
+        An engine that knows more of how the round went says so once, in a `Course`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +208,7 @@ async def run_round(
     task = RoundTask(
         plan, state.round, state.attempt, purpose, state.params, state.model, world.key, state.clip
     )
-    partial, dropouts = await _gather(world.engine, task, opening.cohort)
+    partial, dropouts, course = await _gather(world.engine, task, opening.cohort)
     await _aside(world, world.ledger.commit, charge)
 
     void = len(partial.members) < _quorum(plan, purpose)
@@ -225,6 +232,7 @@ async def run_round(
         metrics,
         time.perf_counter() - started,
         after.model,
+        None if course is None else course.seconds,
     )
     return await world.journal.close(record, after), record
 
@@ -258,16 +266,18 @@ def _quorum(plan: Plan, purpose: Purpose) -> int:
 
 async def _gather(
     engine: Engine, task: RoundTask, cohort: tuple[str, ...]
-) -> tuple[Partial, list[Dropout]]:
-    fold, partial, dropouts = Fold.of(task), None, []
+) -> tuple[Partial, list[Dropout], Course | None]:
+    fold, partial, dropouts, course = Fold.of(task), None, [], None
     async for item in engine.gather(task, cohort):
         if isinstance(item, Dropout):
             dropouts.append(item)
+        elif isinstance(item, Course):
+            course = item
         elif partial is None:
             partial = item
         else:
             partial = fold.aggregator.merge(partial, item)
-    return (partial if partial is not None else fold.zero()), dropouts
+    return (partial if partial is not None else fold.zero()), dropouts, course
 
 
 def _conclude(

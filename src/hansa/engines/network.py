@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from hansa.coordinator.store import Store
 from hansa.core.contribute import RoundTask
 from hansa.core.parts import Dropout, Partial
 from hansa.core.round import Opening
+from hansa.engines.goal import goal_of
 from hansa.engines.masking import groups_of, revealed, session_of
 from hansa.errors import RoundVoid
 from hansa.identity.directory import Directory
@@ -109,7 +109,7 @@ class NetworkEngine:
         ):
             for site in cohort:
                 push(site)
-            partial, dropouts = await intake.complete(_goal(task, cohort), seconds)
+            partial, dropouts = await intake.complete(goal_of(task, cohort), seconds)
         yield partial
         for dropout in dropouts:
             yield dropout
@@ -170,7 +170,7 @@ class NetworkEngine:
         total, why = None, "took no part in the sum"
         with self.desk.talking(key, talk), self.roster.watching(talk.entered):
             try:
-                total = await steps.lead(push, _goal(task, group))
+                total = await steps.lead(push, goal_of(task, group))
             except RoundVoid as error:
                 self.desk.spoil(key, frozenset(group), error)
                 why = error.message
@@ -218,11 +218,3 @@ class NetworkEngine:
 
     def _withdraw(self, task: RoundTask, dropout: Dropout) -> pb.Withdraw:
         return pb.Withdraw(job=self.job, round=self._round(task), reason=dropout.reason)
-
-
-def _goal(task: RoundTask, cohort: Sequence[str]) -> int:
-    """Updates that are enough: all, or the wanted share of them where more were asked."""
-    sampler = task.plan.parts.sampler
-    if task.plan.job.cohort.over_selection > 1:
-        return min(len(cohort), math.ceil(sampler.expected * len(cohort) / sampler.cap))
-    return len(cohort)

@@ -131,7 +131,7 @@ def prepare(
     data: dict[tuple[str, ...], Mapping[str, str | None]] = {}
     runs = []
     for number, (values, plan, task) in enumerate(wanted, start=1):
-        population = population_of(plan.job, task)
+        population = tuple(population_of(plan.job, task))
         if population not in data:
             data[population] = fingerprints(task, population)
         recorder = Recorder(

@@ -16,7 +16,7 @@ the plan allows: each is then drawn most often, and the claim is counted for jus
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,7 @@ def at_once(plan: Plan) -> int:
 def _run(
     plan: Plan,
     model: Model,
-    names: tuple[str, ...],
+    names: Sequence[str],
     canaries: Examples,
     coins: Coins,
     *,

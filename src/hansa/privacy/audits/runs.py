@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -116,7 +116,7 @@ def watch(
     model: Model,
     work: Any,
     data: Callable[[str], Split],
-    population: tuple[str, ...],
+    population: Sequence[str],
     look: Callable[[Vector, Vector], Any],
     *,
     noise: bool,
