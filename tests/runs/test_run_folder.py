@@ -93,6 +93,8 @@ def test_a_record_reads_back_equal():
         assert of_json(to_json(record)) == record
     odd = replace(result.records[0], metrics={"loss": float("inf"), "auroc": None})
     assert of_json(to_json(odd)) == odd
+    timed = replace(odd, virtual_seconds=12.5)
+    assert of_json(to_json(timed)) == timed
     for torn in ("", "{", "[]", '{"purpose": "train"}', to_json(odd)[:-9]):
         with pytest.raises(ValueError, match=r"Expecting|Unterminated|no record of a round"):
             of_json(torn)
@@ -105,7 +107,7 @@ def test_what_a_checkpoint_and_a_record_hold_is_all_there_is():
     }  # fmt: skip
     assert {f.name for f in fields(RoundRecord)} == {
         "purpose", "round", "attempt", "cohort", "members", "dropouts", "void", "metrics",
-        "seconds", "model",
+        "seconds", "model", "virtual_seconds",
     }  # fmt: skip
 
 

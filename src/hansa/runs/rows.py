@@ -80,6 +80,8 @@ def to_json(record: RoundRecord) -> str:
         "seconds": record.seconds,
         "model": record.model,
     }
+    if record.virtual_seconds is not None:
+        words["virtual_seconds"] = record.virtual_seconds
     return json.dumps(words, separators=(",", ":")) + "\n"
 
 
@@ -102,6 +104,7 @@ def of_json(line: str) -> RoundRecord:
             metrics=words["metrics"],
             seconds=words["seconds"],
             model=words["model"],
+            virtual_seconds=words.get("virtual_seconds"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no record of a round: {error}") from error
