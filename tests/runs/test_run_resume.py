@@ -88,7 +88,7 @@ def test_broken_off_after_any_round_it_ends_with_the_same_bits(name, tmp_path):
     if name == "void rounds":
         assert any(record.void for record in whole.records)
     every = range(1, len(whole.records) + 1)
-    for after in (1, 4, len(every)) if whole.plan.private else every:  # such plans take a while
+    for after in every if name in ("mean", "adam") else (1, 4, len(every)):
         at = tmp_path / str(after) / "run"
         broken_off(JOBS[name], at, after)
         assert read_status(at).state == "killed"

@@ -18,7 +18,7 @@ from hansa.runs.tracking import Tracking
 from hansa.simulation import simulate
 from tests.docs.test_docs_experiments import PAGE
 from tests.docs.test_docs_tour import shown
-from tests.support.cli import make_jobs, run
+from tests.support.cli import make_jobs, run, run_here
 from tests.support.runs import Killed, killed
 from tests.support.toy import job
 
@@ -169,7 +169,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
 def test_an_address_that_is_none_is_an_error_before_anything_runs(tmp_path):
     make_jobs(tmp_path)
-    done = run("simulate", "toy", "--mlflow", "nonsense://x", cwd=tmp_path)
+    done = run_here("simulate", "toy", "--mlflow", "nonsense://x", cwd=tmp_path)
     assert done.code == 1
     assert "MLflow cannot write to 'nonsense://x'" in " ".join(done.err.split())
     assert not (tmp_path / "runs").exists()
