@@ -234,6 +234,13 @@ def test_an_engine_with_other_bits_is_refused(tmp_path):
     assert Recorder.resume(at, engine="workers").engine == "workers"
     with pytest.raises(Refused, match="began with the engine inline, and vector gives other bits"):
         Recorder.resume(at, engine="vector")
+    for engine, said in (("inline", 0), ("vector", 1)):
+        beside = tmp_path / engine
+        broken_off(JOBS["mean"], beside, 2)
+        with Recorder.resume(beside) as recorder:
+            result = simulate(recorder.job(), keeper=recorder)
+            recorder.finish(replace(result, engine=engine))
+        assert sum("trained in stacks" in note for note in recorder.notes) == said
 
 
 def test_two_processes_do_not_write_one_run(tmp_path):

@@ -136,6 +136,7 @@ def test_a_sweep_is_its_runs(jobs):
     lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 4 * 3
     before = {p: p.stat().st_mtime_ns for p in at.rglob("*.npz")}
+    assert read(at).left == ()
     again = run_here("sweep", "--resume", str(at), "--by", "auroc", cwd=jobs)
     assert again.code == 0
     assert {p: p.stat().st_mtime_ns for p in at.rglob("*.npz")} == before

@@ -207,6 +207,12 @@ class Recorder:
         at, plan, state = self._output(), result.plan, result.state
         if self._journal is not None:
             self._journal.finish()
+        if self.resumed and "vector" in result.engine:
+            self.notes.append(
+                "Clients were trained in stacks, so the model is that of a run that was not "
+                "interrupted to about 1e-4, not to the bit; the engines inline, workers and ray "
+                "give the same bits."
+            )
         said = {**outcome(result), "folder": str(at)}
         write_model(at / folder.MODEL, plan.task.schema, state.params)
         write_json(at / folder.RESULT, said, sync=True)
