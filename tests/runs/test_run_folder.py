@@ -91,7 +91,9 @@ def test_a_record_reads_back_equal():
     result = simulate(job())
     for record in result.records:
         assert of_json(to_json(record)) == record
-    odd = replace(result.records[0], metrics={"loss": float("inf"), "auroc": None})
+    odd = replace(
+        result.records[0], metrics={"loss": float("inf"), "auroc": None}, virtual_seconds=2.5
+    )
     assert of_json(to_json(odd)) == odd
     timed = replace(odd, virtual_seconds=12.5)
     assert of_json(to_json(timed)) == timed

@@ -72,7 +72,7 @@ def test_many_runs_and_none():
 @settings(derandomize=True, deadline=None, max_examples=60)
 def test_clients_are_read_spread_over_all(size):
     names = [str(i) for i in range(size)]
-    order = spread(names)
+    order = list(spread(names))
     assert sorted(order, key=int) == names
     if size >= 16:
         assert {int(name) * 4 // size for name in order[:8]} == {0, 1, 2, 3}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -49,12 +49,14 @@ def fingerprint(task: Task, client: str) -> str | None:
         return None
 
 
-def spread(names: Sequence[str]) -> list[str]:
+def spread(names: Sequence[str]) -> Iterator[str]:
     """All names, in an order whose every beginning is spread over the whole: 0, 1/2, 1/4, 3/4."""
     size = len(names)
     bits = max(1, (size - 1).bit_length())
-    reversed_bits = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits))
-    return [names[at] for at in reversed_bits if at < size]
+    for number in range(1 << bits):
+        at = int(f"{number:0{bits}b}"[::-1], 2)
+        if at < size:
+            yield names[at]
 
 
 def _digest(split: Split) -> str:
