@@ -75,9 +75,9 @@ class Model:
 
 
 MODELS = (
-    Model("logistic", "Logistic", 5, 30, 2000),
-    Model("mlp", "MLP", 3, 12, 300),
-    Model("cnn", "CNN", 2, 3, 8),
+    Model("logistic", "Logistic", 5, 30, 600),
+    Model("mlp", "MLP", 3, 12, 100),
+    Model("cnn", "CNN", 2, 3, 6),
 )
 
 
