@@ -10,7 +10,7 @@ import pytest
 from hansa.aggregators.linear import Mean
 from hansa.core import canonical
 from hansa.core.contribute import Fold, context_of, encoded, encoded_rows
-from hansa.core.job import Aggregation
+from hansa.core.job import Aggregation, Rounds
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import AddsRows, EncodesRows, Site, Update
 from hansa.core.spec import Divisor
@@ -116,7 +116,8 @@ def test_a_round_encodes_rows_as_updates(every):
 
 def test_what_looks_at_single_updates_takes_no_rows():
     clipped = round_task(plan(aggregation=Aggregation(clip=1.0, max_weight=6)))
-    median = round_task(plan(aggregation=Aggregation(rule="median")))
+    quorum = Rounds(count=3, quorum=5)
+    median = round_task(plan(aggregation=Aggregation(rule="median"), rounds=quorum))
     assert not isinstance(Clip(1.0), EncodesRows)
     assert not Fold.of(clipped).in_rows
     assert not Fold.of(median).in_rows
