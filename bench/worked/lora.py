@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from bench.worked.measure import everybody, federated, joined, measured, pooled
-from hansa.core.job import Rounds
+from hansa.core.job import Job, Rounds
+from hansa.core.parts import Examples
 from hansa.examples.lora.job import lora_job
 from hansa.examples.lora.task import Spam
 from hansa.recipes import compile_plan
@@ -34,8 +35,15 @@ def run(*, quick: bool) -> dict[str, Any]:
         "always_wanted": round(float((held_out.targets == 0).mean()), 4),
         "before": first,
         "federated": trained.plain(),
+        "folders": _folders(job, held_out),
         "pooled": pooled(job, train, held_out, trained.seen).plain(),
     }
+
+
+def _folders(like: Job, held_out: Examples) -> dict[str, Any]:
+    """The same among the corpus's folders, on the same mails."""
+    job = replace(lora_job(folders=True), rounds=like.rounds)
+    return federated(job, held_out, everybody(job)).plain()
 
 
 def _whole() -> int:

@@ -459,7 +459,8 @@ def test_adapters_of_the_real_model_learn(real: None):
     job = replace(
         lora_job(rounds=3),
         cohort=Cohort(population=4),
-        algorithm=hansa.fedavg(client_lr=0.2, local_steps=8, batch_size=16),
+        algorithm=hansa.fedavg(client_lr=0.2, local_steps=6, batch_size=16),
+        evaluate_every=0,
     )
     result = hansa.simulate(job, engine="workers")
     losses = [loss for r in result.records if (loss := r.metrics.get("train_loss")) is not None]
