@@ -6,7 +6,8 @@ A round trains 100 of 1,000 clients, each with 50 examples of noise, one epoch i
 Every engine is a process of its own, and they take turns, several times over: the machine may do
 other things, so compare figures of one run. Figures are of the later half of the rounds, and auto
 and vector run more of them: what auto chooses follows from how much is left. inline and workers
-must give the same model, bit by bit; another one ends the benchmark.
+must give the same model, bit by bit; another one ends the benchmark. With `--peers` others take
+their turns on the same rounds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+if str(HERE.parent) not in sys.path:
+    sys.path.insert(0, str(HERE.parent))  # run as a script, this file is not in a package
+
+from bench.peer_simulation import SCRIPTS, peer_command, versions  # noqa: E402  after the path
+
 POPULATION = 1000
 EXACT = ("inline", "workers")
 """Engines of Hansa that give the same bits."""
@@ -36,14 +42,7 @@ ENGINES = (*EXACT, *STACKING)
 """Engines of Hansa; another one is measured as soon as it is named here."""
 
 PARTIES = (*ENGINES, "torch_loop_2")
-RECORDED = {
-    "logistic": {"flower": 103.0, "pfl_1": 384.0, "pfl_2": 734.0, "torch_loop_2": 1301.0},
-    "mlp": {"flower": 44.0, "pfl_1": 200.0, "pfl_2": 367.0, "torch_loop_2": 598.0},
-    "cnn": {"flower": 10.1, "pfl_1": 11.0, "pfl_2": 19.3, "torch_loop_2": 22.0},
-}
-"""Clients per second of the same rounds, measured before on an idle machine of this kind: Flower
-1.42 with Ray on two cores, pfl-research 0.6 in one and two processes, and the loop of that day."""
-
+PEERS = tuple(SCRIPTS)
 
 COLUMNS = (
     "clients_per_second",
@@ -148,8 +147,11 @@ def alone(party: str, kind: str, rounds: int, clients: int, started: float) -> F
 
 def measure(party: str, model: Model, rounds: int, clients: int) -> Found:
     """The same in a process of its own, whose memory is watched."""
-    words = [party, model.kind, str(rounds), str(clients), str(time.time())]
-    command = [sys.executable, str(HERE / "simulation.py"), "--alone", *words]
+    if party in PEERS:
+        command = peer_command(party, str(HERE), model.kind, rounds, clients)
+    else:
+        words = [party, model.kind, str(rounds), str(clients), str(time.time())]
+        command = [sys.executable, str(HERE / "simulation.py"), "--alone", *words]
     path = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
     env = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
@@ -157,7 +159,7 @@ def measure(party: str, model: Model, rounds: int, clients: int) -> Found:
         out, _ = process.communicate()
     if process.returncode:
         sys.exit(f"{party}, {model.key}: failed")
-    return Found(**{**json.loads(out), "peak_mb": peak.stop()})
+    return Found(**{**json.loads(out.splitlines()[-1]), "peak_mb": peak.stop()})
 
 
 class Peak:
@@ -244,6 +246,16 @@ def _row(runs: list[Found], clients: int) -> dict[str, Any]:
     }
 
 
+def times_slower(rows: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """By how much each peer is slower than the fastest exact engine that was measured, by model."""
+    found: dict[str, dict[str, float]] = {}
+    for key, of in rows.items():
+        ours = [of[party]["clients_per_second"] for party in EXACT if party in of]
+        theirs = {peer: of[peer]["clients_per_second"] for peer in PEERS}
+        found[key] = {peer: max(ours) / each for peer, each in theirs.items()} if ours else {}
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -252,7 +264,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--parties", nargs="+", choices=PARTIES, default=PARTIES, help="some")
     parser.add_argument("--clients", type=int, default=100, help="clients in a round")
     parser.add_argument("--repeats", type=int, help="turns of each party; 3, or 1 with --quick")
-    parser.add_argument("--peers", action="store_true", help="add figures of others, recorded")
+    parser.add_argument(
+        "--peers", action="store_true", help="Flower and pfl-research take turns, too"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -268,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.clients,
             args.repeats or (1 if args.quick else 3),
             lambda line: print(line, file=sys.stderr),
-            args.parties,
+            (*args.parties, *(PEERS if args.peers else ())),
         )
         for model in MODELS
         if args.only in (None, model.key)
@@ -282,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for column in COLUMNS
         }
         if args.peers:
-            said["peers"] = {"recorded": True, "clients_per_second": RECORDED}
+            said["peers"] = {"installed": versions(), "times_slower": times_slower(rows)}
         print(json.dumps(said))
 
 

@@ -5,24 +5,65 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-from bench.simulation import COLUMNS, EXACT, MODELS, RECORDED, Peak, alone, descendants
+from bench.peer_environments import folder_of
+from bench.peer_simulation import peer_command
+from bench.simulation import COLUMNS, EXACT, Peak, alone, descendants, times_slower
 from bench.simulation import main as bench
+from bench.speed import models, task
 from bench.speed.loop import run
+from hansa.core.parts import Site
 
 
 def test_the_short_form_prints_one_object(capsys):
     words = ["--only", "logistic", "--clients", "6", "--parties", "inline"]
-    bench(["--quick", "--json", "--peers", *words])
+    bench(["--quick", "--json", *words])
     said = json.loads(capsys.readouterr().out)
-    assert said.keys() == {*COLUMNS, "peers"}
+    assert said.keys() == {*COLUMNS}
     for column in COLUMNS[:4]:
         assert said[column]["logistic"].keys() == {"inline"}
         assert said[column]["logistic"]["inline"] > 0
     assert said["engine"]["logistic"] == {"inline": "inline"}
-    assert said["peers"]["recorded"] is True
-    assert said["peers"]["clients_per_second"].keys() == {model.key for model in MODELS}
-    assert all(figures.keys() >= {"flower", "pfl_2"} for figures in RECORDED.values())
+
+
+def test_peers_are_run_by_their_own_pythons_and_compared_with_the_exact_engines(
+    tmp_path, monkeypatch
+):
+    """The environments are empty here: making them takes minutes and a network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, said in (("flower", []), ("pfl", ["1"])):
+        folder = folder_of(name)
+        assert folder.parent == tmp_path / "hansa" / "peers"
+        folder.mkdir(parents=True)
+        (folder / ".done").touch()
+        peer = name if name == "flower" else "pfl_1"
+        python, script, kind, rounds, clients, _, *more = peer_command(peer, "bench", "MLP", 3, 20)
+        assert python == str(folder / "bin" / "python")
+        assert Path(script).is_file()
+        assert [kind, rounds, clients, *more] == ["MLP", "3", "20", *said]
+    row = {
+        "inline": 10.0,
+        "workers": 20.0,
+        "vector": 90.0,
+        "flower": 5.0,
+        "pfl_1": 8.0,
+        "pfl_2": 40,
+    }
+    rows = {"mlp": {party: {"clients_per_second": value} for party, value in row.items()}}
+    assert times_slower(rows) == {"mlp": {"flower": 4.0, "pfl_1": 2.5, "pfl_2": 0.5}}
+
+
+def test_peers_train_the_same_networks_on_the_same_examples():
+    for kind, parameters in (("Logistic", 7850), ("MLP", 199_210), ("CNN", 1_663_370)):
+        assert sum(p.numel() for p in models.network(kind).parameters()) == parameters
+        assert getattr(task, kind)().schema.size == parameters
+    inputs, targets = models.examples("client-0007")
+    split = task.Logistic().data(Site("client-0007", {}))
+    assert (split.train.inputs == inputs).all()
+    assert (split.train.targets == targets).all()
+    assert inputs.shape == (50, 784)
+    assert (inputs != models.examples("client-0008")[0]).any()
 
 
 def test_a_network_gives_the_same_bits_in_workers_as_here():
