@@ -185,8 +185,9 @@ def test_data_is_read_where_the_actors_are_and_parameters_are_put_once(
     assert all(isinstance(each, np.ndarray) for each in puts)
     for file in tmp_path.iterdir():
         file.unlink()
-    gathered(there, round_task(PLAN), POPULATION[:1])
-    assert list(tmp_path.iterdir()) == [], "it has them"
+    for client in POPULATION:  # alone, they would all go to the same actor
+        gathered(there, round_task(PLAN), [client])
+    assert list(tmp_path.iterdir()) == [], "each is trained where its examples are"
 
 
 def test_a_task_is_unpacked_where_its_folder_is_not(cluster):
