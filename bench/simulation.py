@@ -209,8 +209,9 @@ def _pss_mb(pid: int) -> float:
 
 def rounds_of(model: Model, *, quick: bool) -> dict[str, int]:
     """How many rounds each party runs."""
-    long = {party: model.study if party in STACKING else model.long for party in PARTIES}
-    return dict.fromkeys(PARTIES, model.quick) if quick else long
+    parties = (*PARTIES, *PEERS)
+    long = {party: model.study if party in STACKING else model.long for party in parties}
+    return dict.fromkeys(parties, model.quick) if quick else long
 
 
 def compare(
