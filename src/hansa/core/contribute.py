@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +99,17 @@ def contribute(
       noise: where noise of the client's own comes from; in a simulation it derives from the key.
     """
     ctx = context_of(task, client, model, split, noise)
-    trained = _train(task, ctx, split) if task.purpose is Purpose.TRAIN else None
+    trained = train_locally(task, ctx, split) if task.purpose is Purpose.TRAIN else None
     return encoded(task, ctx, split, trained)
+
+
+class Contribution(Protocol):
+    """What a client does in a round: `contribute`, or what a client does instead that attacks."""
+
+    def __call__(
+        self, task: RoundTask, client: str, model: Model, split: Split, noise: Noise | None = None
+    ) -> Update:
+        """The client's update, as `contribute`."""
 
 
 def context_of(
@@ -177,7 +186,8 @@ def encoded_rows(
     return rows
 
 
-def _train(task: RoundTask, ctx: Context, split: Split) -> Trained:
+def train_locally(task: RoundTask, ctx: Context, split: Split) -> Trained:
+    """The plan's client work on the client's examples; zeros without any."""
     work = task.plan.parts.algorithm.work
     if not len(split.train):
         return np.zeros(task.plan.task.schema.size, np.float32), 0.0

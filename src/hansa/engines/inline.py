@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial as call
 
 from hansa.aggregators.grouped import SUM
-from hansa.core.contribute import Fold, RoundTask, contribute
+from hansa.core.contribute import Contribution, Fold, RoundTask, contribute
 from hansa.core.parts import Dropout, Model, Partial, Split, Update
 from hansa.core.vector import Vector
 from hansa.engines.masking import groups_of, revealed, session_of
@@ -41,6 +41,7 @@ class InlineEngine:
       masked: lead the whole protocol where the plan hides updates. Masks cancel exactly, so
         without them the sum is the same, and a large cohort is simulated faster.
       members: the clients' keys for it.
+      contribution: what a client does in a round; attacks are something else than `contribute`.
     """
 
     model: Model
@@ -48,6 +49,7 @@ class InlineEngine:
     debug: bool = False
     masked: bool = True
     members: LocalMembers = field(default_factory=LocalMembers)
+    contribution: Contribution = contribute
 
     @property
     def real(self) -> bool:
@@ -153,8 +155,8 @@ class InlineEngine:
         again: Callable[[], object] = call(self.data, client)
         try:
             split = self.data(client)
-            again = call(contribute, task, client, self.model, split)
-            return contribute(task, client, self.model, split)
+            again = call(self.contribution, task, client, self.model, split)
+            return self.contribution(task, client, self.model, split)
         except Exception as error:
             job = task.plan.job
             raise ClientFailed(

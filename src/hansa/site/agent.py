@@ -22,6 +22,7 @@ from typing import Any
 import grpc.aio
 
 from hansa import __version__
+from hansa.core.contribute import Contribution, contribute
 from hansa.core.plan import FORMAT
 from hansa.errors import HansaError, IdentityError, StoreError, Unavailable, VersionMismatch
 from hansa.identity import renewal
@@ -58,9 +59,15 @@ class Agent:
     Args:
       folder: the site's folder: `site.toml`, keys, log.
       on_status: told in a few words what the agent is doing.
+      contribution: what it does in a round; only who tests attacks does something else.
     """
 
-    def __init__(self, folder: Path, on_status: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_status: Callable[[str], None],
+        contribution: Contribution = contribute,
+    ) -> None:
         self._config = site_config.load(folder)
         self._address = (folder / ADDRESS).read_text("utf-8").strip()
         self._credentials = load_credentials(folder / KEYS)
@@ -86,6 +93,7 @@ class Agent:
             credentials=lambda: self._credentials,
             heads=self._heads,
             spending=self._spending,
+            contribution=contribution,
         )
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from hansa.core.contribute import Purpose, RoundTask, contribute
+from hansa.core.contribute import Contribution, Purpose, RoundTask, contribute
 from hansa.core.keys import NoiseSource, ReplayKey
 from hansa.core.parts import Site, Split, Task
 from hansa.core.plan import Plan
@@ -125,7 +125,9 @@ class Asked:
     clip: float | None = None
 
 
-def work(accepted: Accepted, site: str, asked: Asked) -> Vector:
+def work(
+    accepted: Accepted, site: str, asked: Asked, contribution: Contribution = contribute
+) -> Vector:
     """Does the work of one round; returns the encoded update.
 
     Raises:
@@ -148,7 +150,7 @@ def work(accepted: Accepted, site: str, asked: Asked) -> Vector:
         asked.clip,
     )
     try:
-        return contribute(task, site, accepted.task, accepted.split, NoiseSource()).vector
+        return contribution(task, site, accepted.task, accepted.split, NoiseSource()).vector
     except HansaError:
         raise
     except Exception as error:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from hansa.core.contribute import Purpose
+from hansa.core.contribute import Contribution, Purpose, contribute
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
 from hansa.engines.masking import session_of
@@ -62,6 +62,7 @@ class Rounds:
       credentials: the site's keys and certificates, as they are now.
       heads: what the site has seen of the budgets' chain.
       spending: what its own examples have cost.
+      contribution: what the site does in a round; only who tests attacks does something else.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Rounds:
         credentials: Callable[[], Credentials],
         heads: Heads,
         spending: Spending,
+        contribution: Contribution = contribute,
     ) -> None:
         self._config = config
         self._federation = federation
@@ -96,6 +98,7 @@ class Rounds:
         self._credentials = credentials
         self._heads = heads
         self._spending = spending
+        self._contribution = contribution
         self._directory = Directory(credentials().root_pem, federation)
         self._sessions = Sessions(config.folder)
         self._turns = Turns(config.folder)
@@ -254,7 +257,7 @@ class Rounds:
         asked = Asked(Purpose(key[1]), key[2], key[3], params, order.model_sha256, clip_of(order))
 
         def train() -> Vector:
-            return work(accepted, self._site, asked)
+            return work(accepted, self._site, asked, self._contribution)
 
         try:
             async with asyncio.timeout(self._config.limits.round_seconds):
