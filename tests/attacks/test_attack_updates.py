@@ -190,3 +190,9 @@ def test_a_rule_that_refuses_is_not_harmed():
     bad = attacks.adaptive_ipm(H, F, refuses_what_is_far)
     assert np.abs(bad).max() <= 2 * np.abs(H).max()
     assert damage(refuses_what_is_far, bad) > damage(refuses_what_is_far, attacks.ipm(H, F, 0.1))
+
+
+def test_alie_goes_to_the_side_that_harms():
+    """The smallest of each coordinate is moved by small numbers only: z must be negative."""
+    bad = attacks.adaptive_alie(H, F, lambda x: x.min(axis=0))
+    assert ((bad[0] - MU) / SD < -5).all()
