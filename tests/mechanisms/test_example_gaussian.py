@@ -133,8 +133,11 @@ def test_drawing_clients_amplifies_nothing(cohort, updates):
 @pytest.mark.parametrize(
     "words",
     [
-        {"aggregation": Aggregation(rule="median")},
-        {"aggregation": Aggregation(rule="trimmed_mean", trim=0.3)},
+        {"aggregation": Aggregation(rule="median"), "rounds": Rounds(count=3, quorum=5)},
+        {
+            "aggregation": Aggregation(rule="trimmed_mean", trim=0.3),
+            "rounds": Rounds(count=3, quorum=5),
+        },
         {"aggregation": UNIFORM},
         {"quantization": Quantization(step=1e-3), "aggregation": UNIFORM},
         {

@@ -191,8 +191,11 @@ MASKS: dict[str, Any] = {
         {},
         {"quantization": Quantization(step=1e-4)},
         MASKS,
-        {"aggregation": replace(UNIFORM, rule="median")},
-        {"aggregation": replace(UNIFORM, rule="trimmed_mean", trim=0.3)},
+        {"aggregation": replace(UNIFORM, rule="median"), "rounds": MASKS["rounds"]},
+        {
+            "aggregation": replace(UNIFORM, rule="trimmed_mean", trim=0.3),
+            "rounds": MASKS["rounds"],
+        },
         {"cohort": Cohort(population=6, sampler="cyclic", separation=2)},
     ],
     ids=["mean", "ring", "masks", "median", "trimmed", "cyclic"],

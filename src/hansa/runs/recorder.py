@@ -324,6 +324,8 @@ def plan_words(plan: Plan) -> dict[str, object]:
         "trail": [{"part": step.part, "facts": canonical.plain(step.facts)} for step in plan.trail],
         "event": canonical.plain(plan.event),
         "epsilon": plan.epsilon,
+        "delta": plan.job.privacy.delta,
+        "unit": plan.job.privacy.unit,
         "quorum": plan.quorum,
         "claims": list(plan.claims),
         "cost": canonical.plain(plan.cost),
