@@ -119,7 +119,7 @@ def simulate(
     keeper: Keeper | None = None,
     devices: Devices | Path | str | None = None,
 ) -> Result:
-    """Runs a job from its first round to the last measurement, always with the same result.
+    """Runs a job from its first round to the last measurement.
 
     Noise is drawn from the job's seed, so that a run can be repeated: it shows what a job does,
     and protects nobody. A federation draws fresh noise.

@@ -68,9 +68,11 @@ def simulate(
 ) -> None:
     """Run a job with all its clients on this machine.
 
-    The same plan and the same rounds as in a federation, and always the same result: noise is
-    drawn from the seed, so a simulation shows what a job does and protects nobody. The run is
-    written to a folder as it goes: metrics, checkpoints, the model, and all that it followed from.
+    The same plan and the same rounds as in a federation. Noise is drawn from the seed, so a
+    simulation shows what a job does and protects nobody, and its result is always the same: to the
+    bit, or to about 1e-4 where a long job trains PyTorch clients in stacks (--engine workers does
+    not). The run is written to a folder as it goes: metrics, checkpoints, the model, and all that
+    it followed from.
     """
     _check_options(job, output, no_output, resume, (clients, rounds, seed), changes, mlflow, engine)
     if devices is not None and not no_output:
