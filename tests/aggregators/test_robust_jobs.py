@@ -15,6 +15,7 @@ from hansa.aggregators.robust.centers import CENTERS, clipped, key_of
 from hansa.core.parts import Aggregator
 from hansa.core.vector import Layout, Segment, Vector
 from hansa.errors import RoundVoid
+from hansa.jobfile.rules import COUNTING
 from hansa.stages.weight import Weight
 from tests.support.toy import facts_after, update
 
@@ -58,6 +59,11 @@ EXPECTED: dict[str, Callable[[Any, int], Any]] = {
 
 def test_every_rule_is_expected_here():
     assert EXPECTED.keys() == CENTERS.keys()
+
+
+def test_job_files_know_which_rules_are_told_how_many_may_be_bad():
+    told = {name for name, center in CENTERS.items() if center.counts}
+    assert told == {*COUNTING, "trimmed_mean"}, "which is told by aggregation.trim"
 
 
 @pytest.mark.parametrize("name", CENTERS)

@@ -183,7 +183,7 @@ def _aggregation(words: Words, aggregation: Aggregation, privacy: Privacy) -> It
         yield _unused(
             ("aggregation", "bad"),
             f'the rule "{aggregation.rule}" is not told how many may be bad',
-            'write rule = "multi_krum" or mixing = "nearest", or leave bad out',
+            'write rule = "multi_krum", or leave bad out',
         )
     if _says(words, "aggregation", "clip") and privacy.mechanism not in ("none", "dpsgd"):
         yield _unused(
