@@ -1,0 +1,23 @@
+"""What follows from what robust rules see: scores of a round, a standing over rounds, quarantine.
+
+Pure functions over frozen data. `docs/standing.md` says what it catches and what it cannot see.
+"""
+
+from hansa.defend.scores import MOST, REFUSED, Score, Sign, scores_of
+from hansa.defend.standing import Standing, State, expelled, observe, released
+from hansa.defend.standings import Standings, Transition
+
+__all__ = [
+    "MOST",
+    "REFUSED",
+    "Score",
+    "Sign",
+    "Standing",
+    "Standings",
+    "State",
+    "Transition",
+    "expelled",
+    "observe",
+    "released",
+    "scores_of",
+]
