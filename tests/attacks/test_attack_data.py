@@ -117,3 +117,17 @@ def test_an_edge_case_is_the_tail_of_a_class():
 def test_no_examples_no_success():
     nothing = TEST.take(np.zeros(0, np.int64))
     assert semantic(1, 4).success(says(lambda x, t: 4), np.zeros(1), nothing) == (0, 0)
+
+
+def test_a_model_that_says_nothing_is_no_success_and_no_examples_are_none():
+    nothing: Any = SimpleNamespace(
+        predict=lambda _, examples: SimpleNamespace(
+            probabilities=np.full((len(examples), 5), np.nan)
+        )
+    )
+    mark = Backdoor(Trigger((0,), 7.0), target=0)
+    assert mark.success(nothing, np.zeros(1), TEST) == (0, 20)
+    assert LabelFlip(5).success(nothing, np.zeros(1), TEST) == (0, 20)
+    empty = TEST.take(np.zeros(0, np.int64))
+    assert mark.success(nothing, np.zeros(1), empty) == (0, 0)
+    assert len(mark.poison(Split(empty, empty), KEY).train) == 0

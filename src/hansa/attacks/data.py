@@ -58,7 +58,7 @@ class LabelFlip:
         turned = np.flatnonzero(flipped != test.targets)
         if not len(turned):
             return 0, 0
-        said = model.predict(params, test.take(turned)).probabilities.argmax(axis=1)
+        said = _said(model, params, test.take(turned))
         return int((said == flipped[turned]).sum()), len(turned)
 
 
@@ -94,7 +94,7 @@ class Trigger:
     def on(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """A copy of (n, ...) inputs with the mark."""
         marked = np.array(inputs)
-        marked.reshape(len(marked), -1)[:, list(self.places)] = self.value
+        _flat(marked)[:, list(self.places)] = self.value
         return marked
 
     def part(self, number: int, parts: int) -> Trigger:
@@ -204,7 +204,7 @@ def edge_case(known: Sequence[Examples], source: int, target: int, rare: float =
       HansaError: nobody has an example of the class.
     """
     mine = [e.take(np.flatnonzero(e.targets == source)) for e in known]
-    flat = [e.inputs.reshape(len(e), -1).astype(np.float64) for e in mine if len(e)]
+    flat = [_flat(e.inputs).astype(np.float64) for e in mine if len(e)]
     if not flat:
         raise HansaError(
             f"no bad client has an example of class {source}", fix="take another class as source"
@@ -216,13 +216,23 @@ def edge_case(known: Sequence[Examples], source: int, target: int, rare: float =
     return Relabelled(source, target, tuple(middle.tolist()), float(beyond))
 
 
+def _flat(inputs: NDArray[Any]) -> NDArray[Any]:
+    """(n, size) view of (n, ...) inputs; of none as well."""
+    return inputs.reshape(len(inputs), int(np.prod(inputs.shape[1:])))
+
+
 def _distances(examples: Examples, centre: NDArray[np.float64]) -> NDArray[np.float64]:
-    rows = examples.inputs.reshape(len(examples), -1).astype(np.float64)
+    rows = _flat(examples.inputs).astype(np.float64)
     return np.asarray(np.linalg.norm(rows - centre, axis=1))
 
 
 def _taken(model: Model, params: Vector, examples: Examples, target: int) -> tuple[int, int]:
     if not len(examples):
         return 0, 0
-    said = model.predict(params, examples).probabilities.argmax(axis=1)
-    return int((said == target).sum()), len(examples)
+    return int((_said(model, params, examples) == target).sum()), len(examples)
+
+
+def _said(model: Model, params: Vector, examples: Examples) -> NDArray[np.int64]:
+    """The likeliest classes; -1 where the model says nothing, since it diverged."""
+    found = model.predict(params, examples).probabilities
+    return np.where(np.isfinite(found).all(axis=1), found.argmax(axis=1), -1)

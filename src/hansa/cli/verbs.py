@@ -45,6 +45,11 @@ VERBS: Mapping[str, Verb] = {
         JOBS,
     ),
     "audit": Verb("hansa.cli.audit:app", "Attack a job to test what it claims.", JOBS),
+    "redteam": Verb(
+        "hansa.cli.redteam:redteam",
+        "Attack a job in simulation, and see what its rule is worth.",
+        JOBS,
+    ),
     "submit": Verb("hansa.cli.jobs:submit", "Hand a job in to a coordinator.", JOBS),
     "jobs": Verb("hansa.cli.jobs:jobs", "List the jobs of a coordinator, or show one.", JOBS),
     "watch": Verb("hansa.cli.jobs:watch", "Follow a job until it ends.", JOBS),

@@ -1,0 +1,174 @@
+"""Whole matrices on a small job: each number beside one that was found another way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hansa.attacks.engine import bad_clients
+from hansa.core.job import Aggregation, Cohort, Rounds
+from hansa.core.keys import ReplayKey
+from hansa.core.parts import Site
+from hansa.errors import PlanRefused, Refused
+from hansa.redteam.matrix import Wanted, prepare
+from hansa.redteam.record import CELLS, Record
+from hansa.simulation import simulate
+from tests.support import toy
+
+JOB = toy.job(
+    rounds=Rounds(count=6, quorum=5),
+    cohort=Cohort(population=10),
+    aggregation=Aggregation(rule="trimmed_mean", trim=0.2, weighting="uniform"),
+)
+SOME = Wanted(attacks=("scaling", "label_flip"), shares=(0.2,), skews=("own",))
+
+
+def ran(job: Any = JOB, wanted: Any = SOME, record: Any = None) -> Any:
+    told: list[Any] = []
+    rows = prepare(job, wanted).run(record or Record(), lambda *heard: told.append(heard))
+    return rows, told
+
+
+def row(rows: Any, attack: str, **words: Any) -> Any:
+    found = [
+        r for r in rows if r.attack == attack and all(getattr(r, k) == v for k, v in words.items())
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_with_nobody_bad_it_is_the_simulation():
+    rows, _ = ran()
+    clean = row(rows, "none")
+    assert clean.accuracy == pytest.approx(simulate(JOB).metrics["accuracy"])
+    assert clean.attack_success is None
+    assert (clean.share, clean.seeds, clean.ended) == (0.0, 1, "")
+    assert len(clean.sites) == 10
+
+
+def test_what_was_attacked_is_what_a_model_says_of_everybodys_examples():
+    rows, _ = ran(wanted=replace(SOME, rules=("own", "mean"), seeds=(4, 5)))
+    broken, held = row(rows, "scaling", rule="mean"), row(rows, "scaling", rule="trimmed_mean")
+    assert broken.accuracy < 0.3 < 0.7 < held.accuracy
+    clean = row(rows, "none", rule="mean")
+    assert 0 < broken.attack_success <= 1
+    assert broken.attack_success == pytest.approx(1 - broken.accuracy / clean.accuracy, abs=0.03)
+    assert held.seeds == 2
+    for seed in (4, 5):  # bad clients differ by seed, and are no honest sites
+        key = ReplayKey.of_seed(seed).derive("redteam")
+        names = tuple(f"client-{i:04d}" for i in range(1, 11))
+        assert len(bad_clients(names, 0.2, key)) == 2
+    sizes = [len(toy.data(c).test) for c in broken.sites]
+    assert set(sizes) == {6}
+
+
+def test_flipped_labels_count_as_success_where_they_come_out():
+    rows, _ = ran(wanted=replace(SOME, shares=(0.4,), rules=("mean",)))
+    flipped = row(rows, "label_flip")
+    # Of two classes, each wrong answer is the one that whoever flips labels wants.
+    assert flipped.attack_success == pytest.approx(1 - flipped.accuracy)
+    assert flipped.success_by_itself == pytest.approx(1 - row(rows, "none").accuracy)
+    assert row(rows, "scaling").success_by_itself is None
+
+
+def test_the_cost_to_the_minority_is_against_the_plain_mean():
+    rows, _ = ran(wanted=replace(SOME, skews=("dirichlet_0.3",), rules=("own", "mean")))
+    clean, mean = row(rows, "none", rule="trimmed_mean"), row(rows, "none", rule="mean")
+    assert mean.minority_cost == 0
+    assert clean.minority_cost == pytest.approx(mean.minority - clean.minority)
+    assert 0 <= clean.worst_site <= clean.accuracy
+    assert clean.worst_group == min(clean.worst_site, clean.worst_class)
+    assert set(clean.classes) == {"0", "1"}
+
+
+def test_a_void_round_ends_a_run_and_says_so():
+    job = replace(JOB, rounds=Rounds(count=3, quorum=9, attempts=2))
+    rows, _ = ran(job, replace(SOME, attacks=("nan",)))
+    found = row(rows, "nan")
+    assert "void" in found.ended
+    initial = toy.TOY.initial(job.seed)
+    tests = [toy.TOY.data(Site(f"client-{i:04d}", {})).test for i in range(1, 11)]
+    right = sum(
+        (toy.TOY.predict(initial, t).probabilities.argmax(axis=1) == t.targets).sum() for t in tests
+    )
+    assert found.accuracy == pytest.approx(right / sum(map(len, tests)))
+
+
+def test_a_matrix_goes_on_where_it_was(tmp_path):
+    first, told = ran(record=Record.at(tmp_path))
+    assert [new for *_, new in told].count(True) == 4  # the mean, the rule, two attacks
+    file = tmp_path / CELLS
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:40])  # killed while it wrote
+    again, told = ran(record=Record.at(tmp_path))
+    assert [new for *_, new in told] == [False, False, False, True]
+    assert [r.to_json() for r in again] == [r.to_json() for r in first]
+    _, told = ran(record=Record.at(tmp_path))
+    assert not any(new for *_, new in told)
+    other = replace(JOB, rounds=replace(JOB.rounds, count=5))
+    _, told = ran(other, record=Record.at(tmp_path))
+    assert all(new for *_, new in told)
+    assert all(json.loads(line) for line in file.read_text().splitlines() if len(line) != 40)
+
+
+def test_the_job_of_a_mean_is_compared_with_itself_and_run_once():
+    _, told = ran(replace(JOB, aggregation=Aggregation()))
+    assert [new for *_, new in told] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "because", "fix"),
+    [
+        ({"shares": (0.05,)}, "5% of 10 clients is nobody", "at least 0.1"),
+        ({"shares": (1.0,)}, "cannot be bad", "below 1"),
+        ({"shares": (float("nan"),)}, "cannot be bad", "below 1"),
+        ({"attacks": ("scalling",)}, "no attack 'scalling'", "scaling"),
+        ({"rules": ("meen",)}, "no rule 'meen'", "mean"),
+        ({"skews": ("own", "odd")}, "no skew 'odd'", "iid"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(words, because, fix):
+    with pytest.raises(Refused, match=because) as error:
+        prepare(JOB, replace(SOME, **words))
+    assert fix in error.value.fix
+
+
+def test_a_rule_that_the_quorum_forbids_is_refused_with_what_would_do():
+    job = replace(JOB, rounds=Rounds(count=2, quorum=4))
+    with pytest.raises(PlanRefused) as refused:
+        prepare(job, replace(SOME, rules=("mean", "dnc")))
+    assert any("rounds.quorum to at least 5" in error.fix for error in refused.value.errors)
+
+
+def test_shares_that_are_nobody_are_left_out_unless_they_were_asked_for():
+    cells = prepare(JOB, replace(SOME, shares=())).cells
+    assert {cell.share for cell in cells} == {0.0, 0.2, 0.4}
+    with pytest.raises(Refused, match="among 2 clients"):
+        prepare(
+            replace(
+                JOB,
+                cohort=Cohort(population=2),
+                rounds=Rounds(count=1),
+                aggregation=Aggregation(),
+            ),
+            replace(SOME, shares=()),
+        )
+
+
+def test_attacks_that_adapt_know_the_rule():
+    rows, _ = ran(wanted=replace(SOME, attacks=("ipm_0.1", "adaptive_ipm"), rules=("mean",)))
+    assert row(rows, "adaptive_ipm").accuracy <= row(rows, "ipm_0.1").accuracy
+    trusted = Aggregation(rule="fltrust", trusted="client-0001")
+    with pytest.raises(Refused, match="adapts to a rule"):
+        prepare(replace(JOB, aggregation=trusted), replace(SOME, attacks=("adaptive_alie",)))
+
+
+def test_numbers_are_finite_where_a_model_diverged():
+    rows, _ = ran(wanted=replace(SOME, rules=("mean",), shares=(0.4,)))
+    for found in rows:
+        numbers = [v for v in found.to_json().values() if isinstance(v, float)]
+        assert np.isfinite(numbers).all()
