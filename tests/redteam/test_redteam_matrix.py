@@ -13,8 +13,10 @@ from hansa.attacks.engine import bad_clients
 from hansa.core.job import Aggregation, Cohort, Rounds
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Site
-from hansa.errors import PlanRefused, Refused
+from hansa.errors import HansaError, PlanRefused, Refused
+from hansa.redteam.division import read_own
 from hansa.redteam.matrix import Wanted, prepare
+from hansa.redteam.measures import Counts, worth
 from hansa.redteam.record import CELLS, Record
 from hansa.simulation import simulate
 from tests.support import toy
@@ -172,3 +174,35 @@ def test_numbers_are_finite_where_a_model_diverged():
     for found in rows:
         numbers = [v for v in found.to_json().values() if isinstance(v, float)]
         assert np.isfinite(numbers).all()
+
+
+def test_who_stands_out_is_found_where_single_updates_are_seen():
+    job = replace(JOB, rounds=Rounds(count=12, quorum=5))
+    rows, _ = ran(job, replace(SOME, attacks=("scaling", "mimic"), rules=("own", "mean")))
+    found = row(rows, "scaling", rule="trimmed_mean")
+    assert (found.detected, found.false_positives) == (1.0, 0.0)
+    assert row(rows, "mimic", rule="trimmed_mean").detected == 0.0  # what an honest client sends
+    assert row(rows, "none", rule="trimmed_mean").detected is None
+    hidden = row(rows, "scaling", rule="mean")
+    assert (hidden.detected, hidden.false_positives) == (None, None)
+
+
+def test_accuracy_by_cohort_is_over_the_names_that_the_task_gives(monkeypatch):
+    monkeypatch.setattr(
+        type(toy.TOY), "cohorts", lambda _, e: np.where(e.inputs[:, 3] > 0, "up", "down"), False
+    )
+    division = read_own(toy.TOY, toy.POPULATION)
+    params = toy.TOY.initial(1)
+    tests = [toy.data(c).test for c in toy.POPULATION]
+    right = np.concatenate(
+        [toy.TOY.predict(params, t).probabilities.argmax(axis=1) == t.targets for t in tests]
+    )
+    up = np.concatenate([t.inputs[:, 3] > 0 for t in tests])
+    found = worth(toy.TOY, params, division)
+    assert found.cohorts == {
+        "down": Counts(int(right[~up].sum()), int((~up).sum())),
+        "up": Counts(int(right[up].sum()), int(up.sum())),
+    }
+    monkeypatch.setattr(type(toy.TOY), "cohorts", lambda _, e: ["all"])
+    with pytest.raises(HansaError, match="cohorts"):
+        worth(toy.TOY, params, division)

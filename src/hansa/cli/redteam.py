@@ -60,7 +60,7 @@ def redteam(
         [],
         metavar="NAME=NUMBER",
         help="Exit with 2 if a row is lower: accuracy=0.8, also worst_group, worst_site, "
-        "worst_class, minority, detected. May be repeated.",
+        "worst_class, worst_cohort, minority, detected. May be repeated.",
     ),
     fail_over: list[str] = typer.Option(
         [],
@@ -177,8 +177,8 @@ def _show(report: Report) -> None:
     say(
         "Right: accuracy. Success: answers that the attacker wanted, or accuracy that is lost; "
         "Else: such answers with nobody bad. Found, False: bad and honest clients that were "
-        "quarantined. Worst: accuracy of the worst site or class. Few: accuracy at the clients "
-        "that are least like the others."
+        "quarantined by their standing. Worst: accuracy of the worst site, class or cohort. "
+        "Few: accuracy at the clients that are least like the others."
     )
     if not report.limits:
         return

@@ -16,9 +16,10 @@ from hansa.core.job import Job
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Task
 from hansa.core.plan import Plan
-from hansa.core.round import World
+from hansa.core.round import Engine, World
 from hansa.core.train import initial_state, train
 from hansa.core.vector import Vector
+from hansa.defend import Standings
 from hansa.engines.inline import InlineEngine
 from hansa.engines.memory import MemoryJournal
 from hansa.errors import RoundVoid
@@ -26,6 +27,7 @@ from hansa.privacy.ledger import MemoryLedger
 from hansa.redteam.division import Division
 from hansa.redteam.measures import Counts, Worth, hits, worth
 from hansa.redteam.rules import rule_of
+from hansa.redteam.watch import WatchingEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Outcome:
       bad: names of the bad clients.
       minority: names of the clients that are least like the others.
       ended: why training ended before its last round; empty if it did not.
+      quarantined: clients whose standing would be so at the end; None where no single updates are
+        seen.
       by_itself: of an attack that wants an answer, what it gets of the model with nobody bad.
     """
 
@@ -63,6 +67,7 @@ class Outcome:
     bad: frozenset[str]
     minority: frozenset[str]
     ended: str = ""
+    quarantined: frozenset[str] | None = None
     by_itself: Counts | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -70,11 +75,13 @@ class Outcome:
         return {
             "sites": {name: [c.right, c.of] for name, c in self.worth.sites.items()},
             "classes": {name: [c.right, c.of] for name, c in self.worth.classes.items()},
+            "cohorts": {name: [c.right, c.of] for name, c in self.worth.cohorts.items()},
             "hits": _pair(self.worth.hits),
             "by_itself": _pair(self.by_itself),
             "bad": sorted(self.bad),
             "minority": sorted(self.minority),
             "ended": self.ended,
+            "quarantined": None if self.quarantined is None else sorted(self.quarantined),
         }
 
     @classmethod
@@ -84,11 +91,13 @@ class Outcome:
             Worth(
                 {name: Counts(*pair) for name, pair in value["sites"].items()},
                 {name: Counts(*pair) for name, pair in value["classes"].items()},
+                {name: Counts(*pair) for name, pair in value["cohorts"].items()},
                 _counts(value["hits"]),
             ),
             frozenset(value["bad"]),
             frozenset(value["minority"]),
             value["ended"],
+            None if value["quarantined"] is None else frozenset(value["quarantined"]),
             _counts(value["by_itself"]),
         )
 
@@ -127,12 +136,17 @@ def run_cell(
     bad = bad_clients(division.clients, cell.share, key.derive("redteam"))
     poison = _poison(attack, division, bad)
     inline = InlineEngine(task, division.data, masked=False)
-    engine = AttackedEngine(inline, attack, bad, poison, rule=rule_of(plan))
+    attacked = AttackedEngine(inline, attack, bad, poison, rule=rule_of(plan))
+    nobody = Standings.of(len(division.clients), plan.quorum)
+    engine = WatchingEngine(attacked, nobody)
     with np.errstate(all="ignore"):  # a mean under attack diverges
         params, ended = _trained(plan, task, engine, division.clients)
         found = worth(task, params, division, poison)
         by_itself = None if poison is None else hits(task, clean(), division, poison)
-    return Outcome(found, bad, division.minority, ended, by_itself), params
+    return (
+        Outcome(found, bad, division.minority, ended, engine.quarantined, by_itself),
+        params,
+    )
 
 
 def _poison(attack: Attack, division: Division, bad: frozenset[str]) -> Poison | None:
@@ -144,7 +158,7 @@ def _poison(attack: Attack, division: Division, bad: frozenset[str]) -> Poison |
 
 
 def _trained(
-    plan: Plan, task: Task, engine: AttackedEngine, population: Sequence[str]
+    plan: Plan, task: Task, engine: Engine, population: Sequence[str]
 ) -> tuple[Vector, str]:
     """The last parameters, and why training ended early, if it did."""
     key, journal = ReplayKey.of_seed(plan.job.seed), MemoryJournal()

@@ -10,7 +10,15 @@ from hansa.errors import Refused
 from hansa.nearest import suggest
 from hansa.redteam.rows import Row
 
-HIGH = ("accuracy", "worst_group", "worst_site", "worst_class", "minority", "detected")
+HIGH = (
+    "accuracy",
+    "worst_group",
+    "worst_site",
+    "worst_class",
+    "worst_cohort",
+    "minority",
+    "detected",
+)
 """Numbers of a row that must not be too low."""
 
 LOW = (

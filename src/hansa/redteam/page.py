@@ -23,7 +23,7 @@ def page(report: Report) -> str:
             _heat("Accuracy in percent, of all held-out examples", rows, _accuracy),
             _heat("Attack success in percent", rows, _success),
             _heat(
-                "Accuracy in percent of the worst site or class",
+                "Accuracy in percent of the worst site, class or cohort",
                 rows,
                 lambda row: (
                     row.worst_group,
@@ -135,6 +135,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("... of the minority", lambda row: percent(row.minority_false_positives)),
     ("Worst site", lambda row: percent(row.worst_site)),
     ("Worst class", lambda row: percent(row.worst_class)),
+    ("Worst cohort", lambda row: percent(row.worst_cohort)),
     ("Spread of sites", lambda row: percent(row.site_spread)),
     ("Minority", lambda row: percent(row.minority)),
     ("Its cost", lambda row: percent(row.minority_cost)),
@@ -173,13 +174,14 @@ _MEANINGS = (
     ),
     (
         "Detected, false positives",
-        "bad and honest clients that were quarantined at the end; a dash where nothing looks at "
-        "single updates.",
+        "bad and honest clients whose standing would be quarantined at the end; a dash where "
+        "nothing looks at single updates.",
     ),
     (
-        "Worst site, worst class",
-        "the lowest accuracy among honest clients, and among classes, with five held-out examples "
-        "or more. Spread of sites: the standard deviation over such clients.",
+        "Worst site, class, cohort",
+        "the lowest accuracy among honest clients, among classes, and among what the task calls "
+        "cohorts, of those with five held-out examples or more. Spread of sites: the standard "
+        "deviation over such clients.",
     ),
     (
         "Minority",

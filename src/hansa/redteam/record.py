@@ -11,7 +11,7 @@ from hansa.errors import HansaError
 from hansa.redteam.cell import Cell, Outcome
 
 CELLS = "cells.jsonl"
-FORMAT = 1
+FORMAT = 2
 """Version of a line; lines of another are run again."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,7 +35,8 @@ class Row:
       worst_site: accuracy of the honest client with the lowest one, among those with 5 held-out
         examples or more.
       worst_class: the same over classes.
-      worst_group: the smaller of the two.
+      worst_cohort: the same over the task's cohorts; None if it names none.
+      worst_group: the smallest of the three.
       site_spread: standard deviation of the accuracy over honest clients with 5 or more.
       minority: accuracy on the held-out examples of honest clients whose mixes of classes are
         least like the others'.
@@ -44,6 +45,7 @@ class Row:
       ended: why training ended early in one of the runs; empty if none did.
       sites: accuracy by honest client.
       classes: accuracy by class.
+      cohorts: accuracy by cohort.
     """
 
     attack: str
@@ -59,6 +61,7 @@ class Row:
     minority_false_positives: float | None
     worst_site: float | None
     worst_class: float | None
+    worst_cohort: float | None
     worst_group: float | None
     site_spread: float | None
     minority: float | None
@@ -66,6 +69,7 @@ class Row:
     ended: str
     sites: Mapping[str, float] = field(repr=False)
     classes: Mapping[str, float] = field(repr=False)
+    cohorts: Mapping[str, float] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As it is printed."""
@@ -94,6 +98,8 @@ def _row(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome]) -> Row:
     before = [p.worth.over(_few(o)) for o, p in zip(found, plain, strict=True)]
     worst_site = over(lambda o: worst(_honest(o).values()))
     worst_class = over(lambda o: worst(o.worth.classes.values()))
+    worst_cohort = over(lambda o: worst(o.worth.cohorts.values()))
+    groups = (worst_site, worst_class, worst_cohort)
     return Row(
         attack=first.attack,
         share=first.share,
@@ -103,18 +109,20 @@ def _row(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome]) -> Row:
         accuracy=over(lambda o: o.worth.accuracy),
         attack_success=mean(success),
         success_by_itself=over(lambda o: None if o.by_itself is None else o.by_itself.share),
-        detected=None,
-        false_positives=None,
-        minority_false_positives=None,
+        detected=over(lambda o: _share_in(o.bad, o)),
+        false_positives=over(lambda o: _share_in(_honest(o), o)),
+        minority_false_positives=over(lambda o: _share_in(_few(o), o)),
         worst_site=worst_site,
         worst_class=worst_class,
-        worst_group=min((v for v in (worst_site, worst_class) if v is not None), default=None),
+        worst_cohort=worst_cohort,
+        worst_group=min((v for v in groups if v is not None), default=None),
         site_spread=over(lambda o: _spread(_honest(o).values())),
         minority=mean(minority),
         minority_cost=mean(_less(a, b) for a, b in zip(before, minority, strict=True)),
         ended=next((o.ended for o in found if o.ended), ""),
         sites=_by_name(_honest(o) for o in found),
         classes=_by_name(o.worth.classes for o in found),
+        cohorts=_by_name(o.worth.cohorts for o in found),
     )
 
 
@@ -132,6 +140,13 @@ def _success(cell: Cell, found: Outcome, clean: Outcome) -> float | None:
     if not before or after is None:
         return None
     return max(0.0, (before - after) / before)
+
+
+def _share_in(clients: Collection[str], outcome: Outcome) -> float | None:
+    """Share of some clients that were quarantined."""
+    if outcome.quarantined is None or not clients:
+        return None
+    return sum(client in outcome.quarantined for client in clients) / len(clients)
 
 
 def _few(outcome: Outcome) -> list[str]:
