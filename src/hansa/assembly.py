@@ -1,7 +1,7 @@
 """From the words of a job to the parts that run: everything that is composed, at one glance.
 
     [algorithm]     Algorithm: client work, DpSgd around it if examples are hidden; server optimizer
-    [cohort]        Everyone | Poisson | FixedSize | Cyclic
+    [cohort]        Everyone | Poisson | FixedSize | Cyclic | Arrival
     [aggregation]   Weight ──► Clip(delta)      a norm bound, if the job has one: fixed or adaptive
     [privacy]                  Clip(metrics)    where the metric sums need a bound
     [privacy]                  LocalNoise       if each client hides its own data
@@ -23,6 +23,7 @@ from dataclasses import replace
 from hansa.aggregators.grouped import Grouped
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import FLTrust, Median, Robust, TrimmedMean
+from hansa.core.arrival import Buffer
 from hansa.core.job import Job
 from hansa.core.parts import (
     Aggregator,
@@ -42,7 +43,7 @@ from hansa.mechanisms.example import ExampleGaussian
 from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.local import LocalGaussian
 from hansa.mechanisms.none import NoNoise
-from hansa.samplers import Cyclic, Everyone, FixedSize, Known, Poisson
+from hansa.samplers import Arrival, Cyclic, Everyone, FixedSize, Known, Poisson
 from hansa.shares import Shares
 from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
@@ -90,6 +91,9 @@ def sampler_of(job: Job) -> ClientSampler:
 
 def _drawn(job: Job) -> ClientSampler:
     cohort = job.cohort
+    buffer = Buffer.of(job)
+    if buffer is not None:
+        return Arrival(buffer, cohort.population)
     match cohort.sampler:
         case "everyone":
             return Everyone(cohort.population)
@@ -97,7 +101,7 @@ def _drawn(job: Job) -> ClientSampler:
             return Poisson(cohort.rate, cohort.population, cohort.cap)
         case "fixed":
             return FixedSize(cohort.size, cohort.population, cohort.over_selection)
-        case "cyclic":
+        case _:
             return Cyclic(cohort.separation or 1, cohort.population, cohort.rate or 1.0, job.seed)
 
 

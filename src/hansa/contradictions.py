@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from hansa.arrivals import arrival_errors
 from hansa.assembly import (
     BY_COORDINATE,
     by_example,
@@ -16,6 +17,7 @@ from hansa.assembly import (
     sampler_of,
     weight_of,
 )
+from hansa.core.arrival import SQUARE_ROOT
 from hansa.core.job import Job
 from hansa.core.plan import quorum_of
 from hansa.errors import PlanError, Refused
@@ -25,7 +27,12 @@ from hansa.work.sgd import LocalSGD
 
 def contradictions(job: Job) -> list[PlanError]:
     """All that is wrong with the words of a job, each by itself a known word."""
-    return [*_privacy_errors(job), *_cohort_errors(job), *_words_without_effect(job)]
+    return [
+        *_privacy_errors(job),
+        *_cohort_errors(job),
+        *arrival_errors(job),
+        *_words_without_effect(job),
+    ]
 
 
 def _privacy_errors(job: Job) -> Iterable[PlanError]:
@@ -255,6 +262,10 @@ def _cohort_errors(job: Job) -> Iterable[PlanError]:
         "size": (("fixed",), cohort.size != 0),
         "over_selection": (("fixed",), cohort.over_selection != 1),
         "separation": (("cyclic",), cohort.separation != 0),
+        "buffer": (("arrival",), cohort.buffer != 0),
+        "concurrency": (("arrival",), cohort.concurrency != 0),
+        "staleness_exponent": (("arrival",), cohort.staleness_exponent != SQUARE_ROOT),
+        "max_staleness": (("arrival",), cohort.max_staleness != 0),
     }
     for word, (samplers, present) in given.items():
         if present and cohort.sampler not in samplers:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from hansa.core.arrival import Buffer
 from hansa.core.contribute import Purpose
 from hansa.core.job import Job
 from hansa.core.keys import ReplayKey
@@ -20,6 +21,7 @@ from hansa.core.round import Engine, Journal, Ledger, RoundRecord, TrainState, W
 from hansa.core.train import OnRound, initial_state, train
 from hansa.devices import Devices, load_devices
 from hansa.engines.auto import AutoEngine
+from hansa.engines.buffered import BufferedEngine, HalfNormal, OnDevices
 from hansa.engines.inline import InlineEngine
 from hansa.engines.kept import Kept
 from hansa.engines.memory import MemoryJournal
@@ -195,7 +197,7 @@ def simulate(
         key = ReplayKey.of_seed(plan.job.seed)
         world = World(
             job=plan.job.name,
-            engine=running if devices is None else _timed(running, task, data, key, devices),
+            engine=_clocked(plan, running, task, data, key, devices),
             ledger=memory.ledger,
             journal=memory.journal,
             noise=key,
@@ -305,9 +307,16 @@ def _data(task: Task) -> Data:
     return Kept(read)
 
 
-def _timed(inner: Engine, task: Task, data: Data, key: ReplayKey, devices: Devices) -> Engine:
-    """The engine on a virtual clock."""
-    return TimedEngine(inner, Predictor(task, data, key.derive("devices"), devices))
+def _clocked(
+    plan: Plan, inner: Engine, task: Task, data: Data, key: ReplayKey, devices: Devices | None
+) -> Engine:
+    """The engine on a virtual clock, where there are devices or updates count as they arrive."""
+    arrives = Buffer.of(plan.job) is not None
+    if devices is None:
+        return BufferedEngine(inner, HalfNormal(key.derive("arrivals"))) if arrives else inner
+    predictor = Predictor(task, data, key.derive("devices"), devices)
+    timed = TimedEngine(inner, predictor)
+    return BufferedEngine(inner, OnDevices(predictor), timed) if arrives else timed
 
 
 def _engine(

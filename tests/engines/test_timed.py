@@ -71,6 +71,7 @@ def course(engine: TimedEngine, of, cohort=POPULATION, purpose=Purpose.TRAIN):
                 reasons[item.client] = item.reason
             else:
                 assert isinstance(item, Course)
+                assert item.seconds is not None
                 seconds = item.seconds
         assert sorted([*members, *reasons]) == sorted(cohort)
         return sorted(members), reasons, seconds

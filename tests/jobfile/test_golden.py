@@ -118,6 +118,16 @@ CASES: dict[str, str | bytes] = {
     "turns without groups": edit(BASE, "[cohort]", "[cohort] #!").replace(
         "= 100", '= 100\nsampler = "cyclic"'
     ),
+    "by arrival without a buffer": edit(BASE, "[cohort]", "[cohort] #!").replace(
+        "= 100", '= 100\nsampler = "arrival"\nconcurrency = 30'
+    ),
+    "by arrival, and nobody at work": edit(BASE, "[cohort]", "[cohort] #!").replace(
+        "= 100", '= 100\nsampler = "arrival"\nbuffer = 10'
+    ),
+    "more at work than there are": edit(
+        BASE, "= 100", '= 100\nsampler = "arrival"\nbuffer = 10\nconcurrency = 101 #!'
+    ),
+    "old updates, and everyone waits": edit(BASE, "= 100", "= 100\nmax_staleness = 5 #!"),
     "more groups than there are clients": edit(
         BASE, "= 100", '= 100\nsampler = "cyclic"\nseparation = 101 #!'
     ),

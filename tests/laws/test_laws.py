@@ -16,10 +16,13 @@ from hypothesis import given
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import FLTrust, Median, Robust, TrimmedMean
 from hansa.algorithms import ALGORITHMS
+from hansa.core.arrival import Buffer
 from hansa.core.events import NoOp
+from hansa.core.keys import ReplayKey
 from hansa.core.parts import Relation, Update
 from hansa.core.spec import Divisor, Domain, Reader
 from hansa.engines.auto import AutoEngine
+from hansa.engines.buffered import BufferedEngine, HalfNormal
 from hansa.engines.inline import InlineEngine
 from hansa.engines.vector import VectorEngine
 from hansa.engines.workers import WorkersEngine
@@ -29,7 +32,7 @@ from hansa.mechanisms.gaussian import CentralGaussian
 from hansa.mechanisms.none import NoNoise
 from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.ledger import MemoryLedger
-from hansa.samplers import Cyclic, Everyone, FixedSize, Known, Poisson
+from hansa.samplers import Arrival, Cyclic, Everyone, FixedSize, Known, Poisson
 from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
 from hansa.stages.discrete_noise import DiscreteGaussian
@@ -347,6 +350,12 @@ class TestEveryone(SamplerLaws):
     sampler = Everyone(12)
 
 
+class TestArrival(SamplerLaws):
+    """Of a measurement; who is in a round of training is not drawn."""
+
+    sampler = Arrival(Buffer(9, 20), 30)
+
+
 class TestPoisson(SamplerLaws):
     sampler = Poisson(0.3, 40)
 
@@ -400,6 +409,13 @@ class TestMemoryLedger(LedgerLaws):
 class TestInline(EngineLaws):
     def engine(self, model, source):
         return InlineEngine(model, source)
+
+
+class TestBuffered(EngineLaws):
+    """With plans that wait, it is the engine inside."""
+
+    def engine(self, model, source):
+        return BufferedEngine(InlineEngine(model, source), HalfNormal(ReplayKey.of_seed(0)))
 
 
 @pytest.fixture(scope="class")

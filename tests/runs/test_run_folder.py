@@ -95,7 +95,7 @@ def test_a_record_reads_back_equal():
         result.records[0], metrics={"loss": float("inf"), "auroc": None}, virtual_seconds=2.5
     )
     assert of_json(to_json(odd)) == odd
-    timed = replace(odd, virtual_seconds=12.5)
+    timed = replace(odd, virtual_seconds=12.5, ages=(3, 0, 1))
     assert of_json(to_json(timed)) == timed
     for torn in ("", "{", "[]", '{"purpose": "train"}', to_json(odd)[:-9]):
         with pytest.raises(ValueError, match=r"Expecting|Unterminated|no record of a round"):
@@ -106,10 +106,11 @@ def test_what_a_checkpoint_and_a_record_hold_is_all_there_is():
     """A field that is added must be written down, or shown to follow from the others."""
     assert {f.name for f in fields(TrainState)} == {
         "round", "attempt", "params", "model", "server", "best", "stale", "clip", "memory",
+        "flights",
     }  # fmt: skip
     assert {f.name for f in fields(RoundRecord)} == {
         "purpose", "round", "attempt", "cohort", "members", "dropouts", "void", "metrics",
-        "seconds", "model", "virtual_seconds",
+        "seconds", "model", "virtual_seconds", "ages",
     }  # fmt: skip
 
 

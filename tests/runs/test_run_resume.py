@@ -72,6 +72,10 @@ JOBS = {
         rounds=Rounds(count=12, patience=2, watch="accuracy"),
         algorithm=fedavg(client_lr=0.05, batch_size=8),
     ),
+    "arrivals": job(
+        rounds=Rounds(count=6),
+        cohort=Cohort(population=6, sampler="arrival", buffer=2, concurrency=5, max_staleness=2),
+    ),
     "void rounds": job(
         rounds=Rounds(count=5, quorum=4, attempts=9),
         cohort=Cohort(population=6, sampler="poisson", rate=0.6),

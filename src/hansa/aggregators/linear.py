@@ -57,8 +57,9 @@ class Mean:
     | more updates than the cohort      | HansaError: the plan proved no more         |
 
     It breaks down with the first bad client: one update moves the mean as far as its bound lets
-    it. `add` is O(d) in time, with temporaries of one block; memory is one buffer of d numbers,
-    whatever the cohort.
+    it. An update from an older model can count for less: its delta, and nothing else, is multiplied
+    in float64 before it is rounded to the grid. `add` is O(d) in time, with temporaries of one
+    block; memory is one buffer of d numbers, whatever the cohort.
 
     Attributes:
       divisor: what the sum is divided by afterwards.
@@ -96,8 +97,20 @@ class Mean:
         Raises:
           UpdateRejected: its type, its length, or a coordinate; the partial sum is unchanged.
         """
+        return self.add_discounted(partial, client, update, facts, 1.0)
+
+    def add_discounted(
+        self, partial: Partial, client: str, update: Update, facts: Facts, weight: float
+    ) -> Partial:
+        """As `add`, the delta times `weight`, which is above 0 and at most 1.
+
+        Raises:
+          UpdateRejected: as `add`.
+          HansaError: the update is of integers in a ring, which cannot be divided.
+        """
         total: Vector = partial.value
         if total.dtype == np.uint32:
+            _check_undivided(weight)
             _check_form(update, total, np.dtype(np.uint32))
             np.add(total, update.vector, out=total)
         else:
@@ -109,13 +122,22 @@ class Mean:
             for name in names:
                 quantum = facts[name].quantum
                 fold = _fold_near if largest[name] < _NEAR * quantum else _fold
-                fold(update.layout.slice(total, name), update.segment(name), quantum)
+                scale = _scale(name, quantum, weight)
+                fold(update.layout.slice(total, name), update.segment(name), scale)
         return Partial(total, (*partial.members, client))
 
     def add_rows(
-        self, partial: Partial, clients: Sequence[str], rows: Vector, layout: Layout, facts: Facts
+        self,
+        partial: Partial,
+        clients: Sequence[str],
+        rows: Vector,
+        layout: Layout,
+        facts: Facts,
+        weight: float = 1.0,
     ) -> Partial:
         """Checks all of the (k, d) updates, then adds them, some coordinates at a time.
+
+        Their deltas are multiplied by `weight`, as by `add_discounted`.
 
         Raises:
           UpdateRejected: one of them would be rejected alone; the partial sum is unchanged.
@@ -132,7 +154,9 @@ class Mean:
             name: check_range(rows[:, place], facts[name].peak, name) for name, place in segments
         }
         for name, place in segments:
-            _fold_rows(total[place], rows[:, place], facts[name].quantum, largest[name])
+            quantum = facts[name].quantum
+            near = largest[name] < _NEAR * quantum
+            _fold_rows(total[place], rows[:, place], _scale(name, quantum, weight), near=near)
         return Partial(total, (*partial.members, *clients))
 
     def merge(self, left: Partial, right: Partial) -> Partial:
@@ -219,20 +243,37 @@ def _check_form(update: Update, total: Vector, kind: np.dtype[Any]) -> None:
         )
 
 
-def _fold(total: Vector, values: Vector, quantum: float) -> None:
+def _check_undivided(weight: float) -> None:
+    if weight != 1:
+        raise HansaError(
+            "an update of integers in a ring cannot count for less than another",
+            fix="set cohort.staleness_exponent = 0, or leave quantization.step out",
+        )
+
+
+def _scale(segment: str, quantum: float, weight: float) -> float:
+    """From model units to steps of the grid. Only a delta follows from the model's age.
+
+    The quotient by a power of two is exact, so one product gives what weight and grid give one
+    after the other.
+    """
+    return (weight if segment == "delta" else 1.0) / quantum
+
+
+def _fold(total: Vector, values: Vector, scale: float) -> None:
     """Rounds to the grid and adds; a product with a power of two is exact in float64."""
     scaled, steps = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.int64)
     for block in blocks(len(values), _BLOCK):
         count = block.stop - block.start
         real, whole, place = scaled[:count], steps[:count], total[block]
         real[...] = values[block]
-        real *= 1 / quantum
+        real *= scale
         np.rint(real, out=real)
         np.copyto(whole, real, casting="unsafe")
         place += whole
 
 
-def _fold_near(total: Vector, values: Vector, quantum: float) -> None:
+def _fold_near(total: Vector, values: Vector, scale: float) -> None:
     """The same with two passes less, where every coordinate is below `_NEAR` quanta.
 
     A float64 between 2**52 and 2**53 counts whole numbers in its last bits. So adding `_SHIFT`
@@ -242,19 +283,18 @@ def _fold_near(total: Vector, values: Vector, quantum: float) -> None:
     for block in blocks(len(values), _BLOCK):
         real, place = scaled[: block.stop - block.start], total[block]
         real[...] = values[block]
-        real *= 1 / quantum
+        real *= scale
         real += _SHIFT
         whole = real.view(np.int64)
         whole -= _SHIFT_BITS
         place += whole
 
 
-def _fold_rows(total: Vector, rows: Vector, quantum: float, largest: float) -> None:
+def _fold_rows(total: Vector, rows: Vector, scale: float, *, near: bool) -> None:
     """As `_fold` and `_fold_near`, for (k, d) values."""
-    near = largest < _NEAR * quantum
     for block in blocks(len(total), max(1, _BLOCK // len(rows))):
         real = rows[:, block].astype(np.float64)
-        real *= 1 / quantum
+        real *= scale
         if near:
             real += _SHIFT
             whole = real.view(np.int64)

@@ -262,7 +262,15 @@ def _line(record: RoundRecord) -> str:
     """What came of a round; the metrics are those of the model that it started from."""
     told = [f"{name} {_number(value)}" for name, value in record.metrics.items()]
     left = f"  left out: {_left_out(record)}" if record.dropouts else ""
-    return "  ".join(told) + left
+    return "  ".join(told) + _age(record) + left
+
+
+def _age(record: RoundRecord) -> str:
+    """How old the models were that the updates of a round came from, where that varies."""
+    if not record.members or not record.ages:
+        return ""
+    mean = sum(age * count for age, count in enumerate(record.ages)) / len(record.members)
+    return f"  models {mean:.1f} rounds old, at most {len(record.ages) - 1}"
 
 
 def _left_out(record: RoundRecord) -> str:

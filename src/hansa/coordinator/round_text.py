@@ -41,14 +41,18 @@ def record_text(record: RoundRecord) -> str:
             "metrics": _numbers(record.metrics),
             "seconds": record.seconds,
             "model": record.model,
-            **_virtual(record),
+            **_more(record),
         }
     )
 
 
-def _virtual(record: RoundRecord) -> dict[str, Json]:
-    """What only simulations know of a round."""
-    return {} if record.virtual_seconds is None else {"virtual_seconds": record.virtual_seconds}
+def _more(record: RoundRecord) -> dict[str, object]:
+    """What only simulations know of a round, and what only rounds have that do not wait."""
+    virtual = record.virtual_seconds
+    return {
+        **({} if virtual is None else {"virtual_seconds": virtual}),
+        **({"ages": record.ages} if record.ages else {}),
+    }
 
 
 def record_of(text: str) -> RoundRecord:
@@ -66,6 +70,7 @@ def record_of(text: str) -> RoundRecord:
         seconds=float(said["seconds"]),
         model=said["model"],
         virtual_seconds=said.get("virtual_seconds"),
+        ages=tuple(said.get("ages", ())),
     )
 
 

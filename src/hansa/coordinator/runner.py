@@ -32,6 +32,7 @@ from hansa.coordinator.rows import Decision, JobRow, Status
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
 from hansa.coordinator.submission import plan_of
+from hansa.core.arrival import Buffer
 from hansa.core.contribute import Purpose
 from hansa.core.keys import Noise, NoiseSource, ReplayKey
 from hansa.core.parts import Correlated
@@ -249,6 +250,11 @@ class Runner:
     async def _prepare(self, job: Open) -> None:
         """Offers the job and returns once enough sites have accepted the plan."""
         row, floor = job.row, self._floor
+        if Buffer.of(job.plan.job) is not None:
+            raise Refused(
+                "rounds that are filled as updates arrive run in simulations only",
+                fix="set another cohort.sampler",
+            )
         for decision in await asyncio.to_thread(floor.store.decisions, row.id):
             job.verdicts.setdefault(decision.site, decision.accepted)
         if row.status is Status.SUBMITTED:

@@ -6,6 +6,7 @@ import math
 from typing import Protocol, runtime_checkable
 
 from hansa.core import events
+from hansa.core.arrival import Buffer
 from hansa.core.events import Event
 from hansa.core.job import Job
 from hansa.core.parts import Facts, Parts, Relation
@@ -33,9 +34,35 @@ def claims_of(
         _metrics(job, facts),
         _robustness(parts, facts),
         _exactness(parts, facts),
+        *_arrivals(job),
         f"A round counts with at least {quorum} updates of at most {parts.sampler.cap}; with fewer "
         "the model stays as it was.",
     )
+
+
+def _arrivals(job: Job) -> tuple[str, ...]:
+    """What holds where a round is the updates that came first, also of older models."""
+    buffer = Buffer.of(job)
+    if buffer is None:
+        return ()
+    less = (
+        f"is multiplied by (1 + s)**-{buffer.exponent:g}, and what the sum is divided by does not "
+        "change: old updates make a step shorter"
+        if buffer.exponent
+        else "counts like a fresh one"
+    )
+    most = f"; more than {buffer.oldest} rounds old it does not count" if buffer.oldest else ""
+    return (
+        f"Updates are not waited for: one from a model s rounds old {less}{most}. Metrics are of "
+        "the models that the clients began with.",
+    )
+
+
+_TIMES = (
+    "The order of arrivals is taken as given and is not hidden: what is stated holds if how long a "
+    "client takes does not depend on its data, which nobody can check."
+)
+"""A client that is late because of its data changes who else is in a round."""
 
 
 def sampling_words(parts: Parts, facts: Facts) -> str:
@@ -94,6 +121,15 @@ def _privacy(
 ) -> tuple[str, ...]:
     if not events.is_private(event):
         return ("No differential privacy: the model itself may reveal training data.",)
+    if Buffer.of(job) is None:
+        return _promised(job, parts, facts, epsilon, accountant)
+    return (*_promised(job, parts, facts, epsilon, accountant), _TIMES)
+
+
+def _promised(
+    job: Job, parts: Parts, facts: Facts, epsilon: float, accountant: str
+) -> tuple[str, ...]:
+    """What a mechanism hides, of whom and from whom."""
     privacy, sampler, delta = job.privacy, parts.sampler, facts["delta"]
     if privacy.mechanism == "local":
         return _local(job, parts, facts, epsilon, accountant)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hansa.core.arrival import Buffer, Flights
 from hansa.core.keys import Noise, ReplayKey
 from hansa.core.metrics import measure
 from hansa.core.parts import (
     AddsRows,
     Aggregator,
     Context,
+    Discounts,
     EncodesRows,
     Facts,
     Model,
@@ -55,6 +57,8 @@ class RoundTask:
       model: SHA-256 of `params`.
       key: the job's replay key.
       clip: norm bound of this round, where it adapts.
+      age: rounds for which `params` are not the newest any more, where updates arrive late.
+      flights: who is at work since earlier rounds of a simulation, where updates arrive late.
     """
 
     plan: Plan
@@ -65,6 +69,8 @@ class RoundTask:
     model: str
     key: ReplayKey
     clip: float | None = None
+    age: int = 0
+    flights: Flights | None = field(default=None, repr=False)
 
     @property
     def layout(self) -> Layout:
@@ -199,17 +205,28 @@ def train_locally(task: RoundTask, ctx: Context, split: Split) -> Trained:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """How the updates of one round are checked and added up; engines fold with this."""
+    """How the updates of one round are checked and added up; engines fold with this.
+
+    Attributes:
+      aggregator: what adds.
+      layout: segments.
+      facts: of each segment.
+      plan: the plan that was agreed on.
+      weight: what deltas are multiplied by after all checks: 1, or less for an older model.
+    """
 
     aggregator: Aggregator
     layout: Layout
     facts: Facts
     plan: Plan
+    weight: float = 1.0
 
     @classmethod
     def of(cls, task: RoundTask) -> Fold:
         """The fold of a round's updates."""
-        return cls(task.plan.parts.aggregator, task.layout, task.plan.facts, task.plan)
+        buffer = Buffer.of(task.plan.job)
+        weight = 1.0 if buffer is None else buffer.weight(task.age)
+        return cls(task.plan.parts.aggregator, task.layout, task.plan.facts, task.plan, weight)
 
     def zero(self) -> Partial:
         """No updates yet."""
@@ -232,7 +249,9 @@ class Fold:
                 stage.admit_rows(rows, self.layout, self.facts)
         if not isinstance(self.aggregator, AddsRows):
             raise TypeError(f"{self.aggregator} adds one update after the other")
-        return self.aggregator.add_rows(partial, clients, rows, self.layout, self.facts)
+        return self.aggregator.add_rows(
+            partial, clients, rows, self.layout, self.facts, self.weight
+        )
 
     def add(self, partial: Partial, client: str, update: Update) -> Partial:
         """Checks one update and adds it; `partial` is consumed.
@@ -248,4 +267,8 @@ class Fold:
             )
         for stage in self.plan.parts.stages:
             stage.admit(update, self.facts)
-        return self.aggregator.add(partial, client, update, self.facts)
+        if self.weight == 1:
+            return self.aggregator.add(partial, client, update, self.facts)
+        if not isinstance(self.aggregator, Discounts):
+            raise TypeError(f"{self.aggregator} counts an older update like a fresh one")
+        return self.aggregator.add_discounted(partial, client, update, self.facts, self.weight)

@@ -60,7 +60,8 @@ class Cohort(_Words):
     Attributes:
       population: number of clients in the federation.
       sampler: everyone in each round; poisson: each independently with `rate`; fixed: `size` of
-        them, drawn without replacement; cyclic: `separation` groups that take turns.
+        them, drawn without replacement; cyclic: `separation` groups that take turns; arrival: the
+        first `buffer` updates that come, also from clients that began in an earlier round.
       rate: probability of taking part, for poisson; for cyclic, of the clients whose turn it is,
         0 = all of them.
       size: clients per round, for fixed.
@@ -68,15 +69,24 @@ class Cohort(_Words):
       over_selection: share of extra clients that are asked, so that slow ones can be left out;
         1.3 asks 30 % more.
       separation: fewest rounds from one turn of a client to its next, for cyclic.
+      buffer: updates that make a round, for arrival.
+      concurrency: most clients at work at one time, for arrival.
+      staleness_exponent: for arrival: an update from a model s rounds old is multiplied by (1 + s)
+        to the power of minus this; 0 = it counts like a fresh one.
+      max_staleness: rounds after which an update does not count any more, for arrival; 0 = never.
     """
 
     population: int
-    sampler: Literal["everyone", "poisson", "fixed", "cyclic"] = "everyone"
+    sampler: Literal["everyone", "poisson", "fixed", "cyclic", "arrival"] = "everyone"
     rate: float = 0.0
     size: int = 0
     cap: int = 0
     over_selection: float = 1.0
     separation: int = 0
+    buffer: int = 0
+    concurrency: int = 0
+    staleness_exponent: float = 0.5
+    max_staleness: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -263,10 +263,15 @@ class Course:
     """How a round went, from an engine that knows more than who counted.
 
     Attributes:
-      seconds: what the round would take on the devices of a simulation.
+      seconds: what the round would take on the devices of a simulation; None without such.
+      ages: how many updates counted that were 0, 1, 2 and so on rounds old, where they arrive
+        late; empty where they do not.
+      flights: who is still at work, in a simulation whose updates arrive late.
     """
 
-    seconds: float
+    seconds: float | None = None
+    ages: tuple[int, ...] = ()
+    flights: Any = field(default=None, repr=False)
 
 
 class Aggregator(Protocol):
@@ -308,12 +313,34 @@ class AddsRows(Aggregator, Protocol):
     """An aggregator that can add the updates of several clients in one pass, to the same bits."""
 
     def add_rows(
-        self, partial: Partial, clients: Sequence[str], rows: Vector, layout: Layout, facts: Facts
+        self,
+        partial: Partial,
+        clients: Sequence[str],
+        rows: Vector,
+        layout: Layout,
+        facts: Facts,
+        weight: float = 1.0,
     ) -> Partial:
-        """All rows of (k, d) updates, or none; `partial` is consumed.
+        """All rows of (k, d) updates, their deltas times `weight`, or none; consumes `partial`.
 
         Raises:
           UpdateRejected: `add` would reject one of them; `partial` is unchanged.
+        """
+
+
+@runtime_checkable
+class Discounts(Aggregator, Protocol):
+    """An aggregator that can count an update from an older model for less."""
+
+    def add_discounted(
+        self, partial: Partial, client: str, update: Update, facts: Facts, weight: float
+    ) -> Partial:
+        """One more update, its delta times `weight`; `partial` is consumed.
+
+        The weight is at most 1, and is applied after all checks: bounds hold as they did.
+
+        Raises:
+          UpdateRejected: as `add`.
         """
 
 

@@ -39,7 +39,7 @@ from hansa.core.spec import Domain, UpdateSpec
 from hansa.core.vector import Layout
 from hansa.errors import PlanError, PlanRefused
 
-FORMAT = 4
+FORMAT = 5
 """Version of what a digest covers. Sites of different formats cannot agree and say so."""
 
 
@@ -219,7 +219,12 @@ def check(
 
 
 def quorum_of(job: Job, sampler: ClientSampler) -> int:
-    """Fewest updates that make a round: what the job says, or more than half of the expected."""
+    """Fewest updates that make a round: what the job says, or more than half of the expected.
+
+    A buffer is full or it is none.
+    """
+    if job.cohort.sampler == "arrival":
+        return job.rounds.quorum or sampler.cap
     return job.rounds.quorum or int(sampler.expected // 2) + 1
 
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from hansa.core.arrival import Buffer, Flights
 from hansa.core.contribute import Fold, Purpose, RoundTask
 from hansa.core.events import Event
 from hansa.core.keys import KeyedNoise, Noise, ReplayKey, SecretNoise
@@ -44,6 +45,7 @@ class TrainState:
       stale: measurements since then.
       clip: norm bound of the next round, where it adapts.
       memory: what correlated noise remembers of earlier rounds; computed anew if it is None.
+      flights: who is still at work in a simulation whose updates arrive late.
     """
 
     round: int
@@ -55,6 +57,7 @@ class TrainState:
     stale: int = 0
     clip: float | None = None
     memory: Any = field(default=None, repr=False, compare=False)
+    flights: Flights | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class RoundRecord:
       purpose: training or measuring.
       round: its number.
       attempt: the try that this record is about.
-      cohort: clients asked.
+      cohort: clients asked; where updates arrive late, also who may be asked while it lasts.
       members: clients whose updates counted.
       dropouts: who did not count, and why.
       void: whether the quorum was missed.
@@ -73,6 +76,7 @@ class RoundRecord:
       seconds: from opening to closing.
       model: SHA-256 of the parameters after the round.
       virtual_seconds: what the round would take on a simulation's devices; None without such.
+      ages: how many members' updates were 0, 1, 2 and so on rounds old; empty if none can be.
     """
 
     purpose: Purpose
@@ -86,6 +90,7 @@ class RoundRecord:
     seconds: float
     model: str
     virtual_seconds: float | None = None
+    ages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,8 @@ class Engine(Protocol):
     ) -> AsyncIterator[Partial | Dropout | Course]:
         """Yields folded updates and dropouts until every client is accounted for.
 
-        An engine that knows more of how the round went says so once, in a `Course`.
+        Where updates arrive late, until there are enough; the others stay at work. An engine that
+        knows more of how the round went says so once, in a `Course`.
         """
 
 
@@ -206,13 +212,23 @@ async def run_round(
         )
     )
     task = RoundTask(
-        plan, state.round, state.attempt, purpose, state.params, state.model, world.key, state.clip
+        plan,
+        state.round,
+        state.attempt,
+        purpose,
+        state.params,
+        state.model,
+        world.key,
+        state.clip,
+        flights=state.flights,
     )
     partial, dropouts, course = await _gather(world.engine, task, opening.cohort)
     await _aside(world, world.ledger.commit, charge)
 
     void = len(partial.members) < _quorum(plan, purpose)
     metrics: dict[str, float | None] = {}
+    if course is not None and course.flights is not None:
+        state = replace(state, flights=course.flights)
     after = replace(state, attempt=state.attempt + 1)
     members = tuple(sorted(partial.members))
     if not void:
@@ -233,6 +249,7 @@ async def run_round(
         time.perf_counter() - started,
         after.model,
         None if course is None else course.seconds,
+        () if course is None else course.ages,
     )
     return await world.journal.close(record, after), record
 
@@ -255,7 +272,12 @@ def _draw(plan: Plan, state: TrainState, world: World, purpose: Purpose) -> tupl
     """A measurement draws like a round, or its charge and its bounds would not hold."""
     path = ("round", state.round, state.attempt, purpose.value, "sample")
     key = (world.sampling or world.key).derive(*path)
-    return plan.parts.sampler.draw(world.population, key, state.round)
+    buffer = Buffer.of(plan.job)
+    if buffer is None or purpose is not Purpose.TRAIN:
+        return plan.parts.sampler.draw(world.population, key, state.round)
+    flights = state.flights.flights if state.flights is not None else ()
+    queue = buffer.queue(world.population, key, whole=world.engine.real)
+    return tuple(dict.fromkeys([*(flight.client for flight in flights), *queue]))
 
 
 def _quorum(plan: Plan, purpose: Purpose) -> int:

@@ -45,6 +45,10 @@ _SAMPLERS_OF = {
     "size": ("fixed",),
     "over_selection": ("fixed",),
     "separation": ("cyclic",),
+    "buffer": ("arrival",),
+    "concurrency": ("arrival",),
+    "staleness_exponent": ("arrival",),
+    "max_staleness": ("arrival",),
 }
 """The keys of `[cohort]` that mean something to some samplers only."""
 
@@ -75,7 +79,19 @@ def _cohort(words: Words, cohort: Cohort) -> Iterator[Mistake]:
             'sampler "cyclic" forms that many groups',
             "add separation = 4 to [cohort], or the fewest rounds between two turns of a client",
         )
-    for name in ("size", "cap", "separation"):
+    if cohort.sampler == "arrival":
+        needs = {
+            "buffer": "that many updates make a round",
+            "concurrency": "that many clients work at one time",
+        }
+        for name, because in needs.items():
+            if not getattr(cohort, name):
+                yield _needs(
+                    ("cohort", name),
+                    f'sampler "arrival" takes updates as they come, and {because}',
+                    f"add {name} = 10 to [cohort], or the number that you want",
+                )
+    for name in ("size", "cap", "separation", "buffer", "concurrency"):
         value = getattr(cohort, name)
         if cohort.sampler in _SAMPLERS_OF[name] and value > cohort.population:
             yield Mistake(

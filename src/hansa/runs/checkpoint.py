@@ -2,6 +2,7 @@
 
 A checkpoint is a NumPy archive (`numpy.load` opens it; no pickle): `params` (d,) float32, one
 `server/i` for each vector of the server optimizer, and `state`, JSON with the numbers beside them.
+Where clients are still at work, `begun/r` is the model of round r that some of them began with.
 What correlated noise remembers is not in it: it follows from the seed and is computed again.
 """
 
@@ -18,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from hansa.core.arrival import Begun, Flight, Flights
 from hansa.core.round import TrainState
 from hansa.core.vector import Schema, Vector, sha256
 from hansa.errors import HansaError
@@ -57,11 +59,13 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, *, sync: bool = False)
         "clip": state.clip,
         "records": checkpoint.records,
         "server": [sha256(vector) for vector in state.server],
+        **_flights_words(state.flights),
     }
     text = json.dumps(numbers).encode("ascii")
     arrays: dict[str, Vector] = {
         "params": state.params,
         **{f"server/{i}": vector for i, vector in enumerate(state.server)},
+        **{f"begun/{r}": begun.params for r, begun in _begun(state.flights)},
         "state": np.frombuffer(text, np.uint8),
         "check": np.frombuffer(hashlib.sha256(text).digest(), np.uint8),
     }
@@ -127,12 +131,15 @@ def _load(path: Path) -> Checkpoint | None:
             numbers = json.loads(text)
             params: Vector = arrays["params"]
             server = tuple(arrays[f"server/{i}"] for i in range(len(numbers["server"])))
+            flights = _flights_of(numbers, arrays)
             whole = arrays["check"].tobytes() == hashlib.sha256(text).digest()
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     if not whole or sha256(params) != numbers["model"]:
         return None
     if [sha256(vector) for vector in server] != numbers["server"]:
+        return None
+    if any(sha256(begun.params) != begun.model for _, begun in _begun(flights)):
         return None
     params.flags.writeable = False
     state = TrainState(
@@ -144,5 +151,33 @@ def _load(path: Path) -> Checkpoint | None:
         best=numbers["best"],
         stale=numbers["stale"],
         clip=numbers["clip"],
+        flights=flights,
     )
     return Checkpoint(state, numbers["records"])
+
+
+def _begun(flights: Flights | None) -> tuple[tuple[int, Begun], ...]:
+    return () if flights is None else flights.models
+
+
+def _flights_words(flights: Flights | None) -> dict[str, Any]:
+    """Who is at work, without the models."""
+    if flights is None:
+        return {}
+    at_work = [[f.client, f.round, f.attempt, f.ends, f.failure] for f in flights.flights]
+    models = [[number, begun.model] for number, begun in flights.models]
+    return {"flights": {"now": flights.now, "flights": at_work, "models": models}}
+
+
+def _flights_of(numbers: Mapping[str, Any], arrays: Mapping[str, Vector]) -> Flights | None:
+    """What `_flights_words` wrote, with the models."""
+    words = numbers.get("flights")
+    if words is None:
+        return None
+    models = []
+    for number, model in words["models"]:
+        params = arrays[f"begun/{number}"]
+        params.flags.writeable = False
+        models.append((number, Begun(params, model)))
+    flights = tuple(Flight(*flight) for flight in words["flights"])
+    return Flights(words["now"], flights, tuple(models))

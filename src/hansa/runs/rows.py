@@ -82,6 +82,8 @@ def to_json(record: RoundRecord) -> str:
     }
     if record.virtual_seconds is not None:
         words["virtual_seconds"] = record.virtual_seconds
+    if record.ages:
+        words["ages"] = record.ages
     return json.dumps(words, separators=(",", ":")) + "\n"
 
 
@@ -105,6 +107,7 @@ def of_json(line: str) -> RoundRecord:
             seconds=words["seconds"],
             model=words["model"],
             virtual_seconds=words.get("virtual_seconds"),
+            ages=tuple(words.get("ages", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no record of a round: {error}") from error

@@ -5,8 +5,9 @@ like the others and contribute nothing, so that each client's chance is the one 
 accounts for. More clients than planned are refused: bounds and accounting would not hold.
 """
 
+from hansa.samplers.arrival import Arrival
 from hansa.samplers.cyclic import Cyclic
 from hansa.samplers.drawn import Everyone, FixedSize, Poisson
 from hansa.samplers.known import Known
 
-__all__ = ["Cyclic", "Everyone", "FixedSize", "Known", "Poisson"]
+__all__ = ["Arrival", "Cyclic", "Everyone", "FixedSize", "Known", "Poisson"]
