@@ -8,6 +8,7 @@
     [quantization]             Quantize         if the job has a step, after Rotate if it says so
     [secure_aggregation]       Mask             if it is enabled
     [aggregation]   Mean | Median | TrimmedMean | Robust | FLTrust | Grouped
+    [defend]        Judge            if clients are to have a standing
     [privacy]       NoNoise | CentralGaussian | CentralDiscrete | CorrelatedGaussian
                             | DistributedGaussian | LocalGaussian | ExampleGaussian
 
@@ -34,8 +35,10 @@ from hansa.core.parts import (
     Relation,
     Stage,
 )
-from hansa.core.plan import releases
+from hansa.core.plan import quorum_of, releases
 from hansa.core.spec import Divisor
+from hansa.defend.judge import Judge
+from hansa.defend.standings import Standings
 from hansa.mechanisms.correlated import CorrelatedGaussian
 from hansa.mechanisms.discrete import CentralDiscrete
 from hansa.mechanisms.distributed import DistributedGaussian
@@ -78,6 +81,7 @@ def build(job: Job, size: int = 1) -> Parts:
         stages=tuple(_stages(job, sampler, size)),
         aggregator=_aggregator(job),
         mechanism=_mechanism(job, sampler, algorithm),
+        judge=_judge(job, sampler),
     )
 
 
@@ -156,6 +160,12 @@ def _aggregator(job: Job) -> Aggregator:
         return Robust(words.rule, bad, words.mixing)
     rule = Median() if words.rule == "median" else TrimmedMean(words.trim)
     return Grouped(rule, groups) if groups else rule
+
+
+def _judge(job: Job, sampler: ClientSampler) -> Judge | None:
+    if not job.defend.standing:
+        return None
+    return Judge(Standings.of(job.cohort.population, quorum_of(job, sampler)).most)
 
 
 def _mechanism(job: Job, sampler: ClientSampler, algorithm: Algorithm) -> Mechanism:

@@ -314,6 +314,7 @@ def _words_without_effect(job: Job) -> Iterable[PlanError]:
             'leave it out, or set aggregation.rule = "median"',
         )
     yield from _robust_words(job)
+    yield from _standing_words(job)
 
 
 def _robust_words(job: Job) -> Iterable[PlanError]:
@@ -338,4 +339,34 @@ def _robust_words(job: Job) -> Iterable[PlanError]:
             "aggregation.trusted",
             f'nobody is compared with under the rule "{words.rule}"',
             'leave it out, or set aggregation.rule = "fltrust"',
+        )
+
+
+def _standing_words(job: Job) -> Iterable[PlanError]:
+    """What clients cannot have a standing with."""
+    if not job.defend.standing:
+        return
+    if job.secure_aggregation.enabled:
+        yield PlanError(
+            "defend.standing",
+            "compares updates of single clients, and secure aggregation shows none",
+            "leave [defend] out, or secure_aggregation; a rule over groups bears bad clients and "
+            "names nobody",
+        )
+        return
+    if private(job) and not (local(job) or by_example(job)):
+        yield PlanError(
+            "defend.standing",
+            "decides who counts from updates without noise, and the coordinator's noise hides only "
+            "what is released: who is quarantined would be released beside it, uncounted",
+            'leave [defend] out, or let clients add their own noise: privacy.mechanism = "local" '
+            'or "dpsgd"',
+        )
+        return
+    if job.aggregation.rule == "mean":
+        yield PlanError(
+            "defend.standing",
+            "compares the updates of a round, and the mean keeps none: it adds them as they come",
+            'set aggregation.rule = "geometric_median" or another robust rule, or leave [defend] '
+            "out",
         )

@@ -18,6 +18,7 @@ from hansa.core import canonical
 from hansa.core.job import (
     Aggregation,
     Cohort,
+    Defend,
     Job,
     Privacy,
     Quantization,
@@ -101,6 +102,7 @@ jobs = st.builds(
     aggregation=aggregations,
     quantization=st.builds(Quantization, step=amounts, bits=st.sampled_from([16, 24, 32])),
     secure_aggregation=st.builds(SecureAggregation, enabled=st.booleans()),
+    defend=st.builds(Defend, standing=st.booleans()),
 )
 
 
@@ -234,7 +236,7 @@ def test_every_algorithm_has_its_python_defaults(name):
 
 
 def test_empty_sections_are_sections_left_out():
-    names = ("privacy", "aggregation", "quantization", "secure_aggregation")
+    names = ("privacy", "aggregation", "quantization", "secure_aggregation", "defend")
     empty: dict[str, dict[str, object]] = {name: {} for name in names}
     assert job_from_words({**MINIMAL, **empty}) == job_from_words(MINIMAL)
 
@@ -284,6 +286,7 @@ EDGES: dict[tuple[str, ...], tuple[list[object], list[object]]] = {
     ("privacy", "epsilon"): ([0, 1e9], [-1e-9, math.inf, math.nan]),
     ("aggregation", "trim"): ([0.0, 0.499], [0.5, -0.1]),
     ("quantization", "bits"): ([16, 24, 32], [8, 17, 64, "16", 16.5]),
+    ("defend", "standing"): ([True, False], [1, "on"]),
     ("secure_aggregation", "enabled"): ([True, False], [1, 0, "true"]),
     ("cohort", "over_selection"): ([1, 1.3], [0.999]),
     ("seed",): ([0, 2**62], [-1, 1.0, "0"]),

@@ -9,6 +9,7 @@ import typer
 
 from hansa.cli.arguments import ENGINE, EXPERIMENT, JSON, MLFLOW, SET
 from hansa.cli.output import Progress, emit, heading, note, say, table
+from hansa.cli.standing_table import show_standing
 
 if TYPE_CHECKING:
     from hansa.core.job import Job
@@ -239,6 +240,8 @@ def _show(result: Result, said: dict[str, Any]) -> None:
     say(f"Engine: {result.engine}, because {result.engine_because}.")
     if result.virtual_seconds is not None:
         say(f"On these devices the run would take {_span(result.virtual_seconds)}.")
+    if "standing" in said:
+        show_standing(said["standing"])
     heading("Final model")
     if plan.private and result.metrics:
         say("The values carry noise, as those of a federation would.")

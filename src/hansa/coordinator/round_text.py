@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import astuple
 
 from hansa.core import canonical
 from hansa.core.canonical import Json
@@ -36,7 +37,7 @@ def record_text(record: RoundRecord) -> str:
             "attempt": record.attempt,
             "cohort": record.cohort,
             "members": record.members,
-            "dropouts": [[dropout.client, dropout.reason] for dropout in record.dropouts],
+            "dropouts": [list(astuple(dropout)) for dropout in record.dropouts],
             "void": record.void,
             "metrics": _numbers(record.metrics),
             "seconds": record.seconds,
@@ -64,7 +65,7 @@ def record_of(text: str) -> RoundRecord:
         attempt=said["attempt"],
         cohort=tuple(said["cohort"]),
         members=tuple(said["members"]),
-        dropouts=tuple(Dropout(client, reason) for client, reason in said["dropouts"]),
+        dropouts=tuple(Dropout(*dropout) for dropout in said["dropouts"]),
         void=said["void"],
         metrics={n: None if v is None else float(v) for n, v in said["metrics"].items()},
         seconds=float(said["seconds"]),

@@ -33,6 +33,7 @@ def claims_of(
         *_privacy(job, parts, facts, event, epsilon, accountant),
         _metrics(job, facts),
         _robustness(parts, facts),
+        *_standing(parts, facts),
         _exactness(parts, facts),
         *_arrivals(job),
         f"A round counts with at least {quorum} updates of at most {parts.sampler.cap}; with fewer "
@@ -267,6 +268,25 @@ def _robustness(parts: Parts, facts: Facts) -> str:
     return (
         f"One bad client can move the sum by at most {delta.l2:.4g}{unit}: the coordinator checks "
         "the bound on every update."
+    )
+
+
+def _standing(parts: Parts, facts: Facts) -> tuple[str, ...]:
+    """What is remembered of single clients, who can see it, and that no epsilon covers it."""
+    if parts.judge is None:
+        return ()
+    hidden = facts["delta"].noise > 0 or facts["delta"].reveals is not None
+    covered = (
+        "They follow from updates that carry the client's own noise, and tell no more than those."
+        if hidden
+        else "No epsilon covers them."
+    )
+    return (
+        "Standing: each round the coordinator scores the length and direction of each client's "
+        "update against the others' and remembers it. Who goes on standing out counts half, then "
+        "nothing, and is told so; only a person expels.",
+        "Scores tell something of a client's data. They stay at the coordinator: in its store, its "
+        f"audit trail and its operators' tables. {covered}",
     )
 
 

@@ -222,6 +222,18 @@ class SecureAggregation(_Words):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Defend(_Words):
+    """`[defend]`: what becomes of clients that stand out round after round.
+
+    Attributes:
+      standing: true: updates are scored beside each other; a client that goes on standing out
+        counts half, then nothing, and is not asked any more.
+    """
+
+    standing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A whole training job.
 
@@ -246,6 +258,7 @@ class Job:
     aggregation: Aggregation = Aggregation()
     quantization: Quantization = Quantization()
     secure_aggregation: SecureAggregation = SecureAggregation()
+    defend: Defend = Defend()
     folder: Path | None = field(default=None, compare=False, metadata={"words": False})
 
 

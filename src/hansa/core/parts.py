@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -19,6 +19,9 @@ from hansa.core.keys import KeyedNoise, Noise, ReplayKey
 from hansa.core.metrics import Metric, Outputs
 from hansa.core.spec import UpdateSpec
 from hansa.core.vector import Layout, Schema, Vector
+
+if TYPE_CHECKING:
+    from hansa.core.standing import Judge
 
 State = TypeVar("State")
 Facts = Mapping[str, UpdateSpec]
@@ -252,10 +255,17 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """A client of the cohort whose update did not count, with the reason in words."""
+    """A client of the cohort whose update did not count, with the reason in words.
+
+    Attributes:
+      client: its name.
+      reason: in words.
+      refused: whether an update came that broke its contract.
+    """
 
     client: str
     reason: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -494,13 +504,17 @@ class Algorithm:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A job's words turned into parts, in order; what `core.plan.check` proves to fit."""
+    """A job's words turned into parts, in order; what `core.plan.check` proves to fit.
+
+    The judge, if there is one, remembers who stands out; see `core.standing`.
+    """
 
     algorithm: Algorithm
     sampler: ClientSampler
     stages: tuple[Stage, ...]
     aggregator: Aggregator
     mechanism: Mechanism
+    judge: Judge | None = None
 
     @property
     def adapts(self) -> Adapts | None:

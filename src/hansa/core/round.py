@@ -25,6 +25,7 @@ from hansa.core.keys import KeyedNoise, Noise, ReplayKey, SecretNoise
 from hansa.core.parts import Correlated, Course, DecodingAggregator, Dropout, Partial
 from hansa.core.plan import Plan
 from hansa.core.spec import Divisor, Reader
+from hansa.core.standing import Likeness, Seen, asked, finished, likeness_of, refused
 from hansa.core.vector import Layout, Vector, sha256
 from hansa.errors import HansaError, RoundVoid
 
@@ -46,6 +47,7 @@ class TrainState:
       clip: norm bound of the next round, where it adapts.
       memory: what correlated noise remembers of earlier rounds; computed anew if it is None.
       flights: who is still at work in a simulation whose updates arrive late.
+      standing: what the plan's judge knows of the clients; None before the first round.
     """
 
     round: int
@@ -58,6 +60,7 @@ class TrainState:
     clip: float | None = None
     memory: Any = field(default=None, repr=False, compare=False)
     flights: Flights | None = field(default=None, repr=False, compare=False)
+    standing: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +209,9 @@ async def run_round(
     started = time.perf_counter()
     charge = _charge(plan, state, world, purpose)
     await _aside(world, world.ledger.reserve, charge)
+    cohort = asked(plan.parts.judge, state.standing, _draw(plan, state, world, purpose))
     opening = await world.journal.open(
-        Opening(
-            purpose, state.round, state.attempt, _draw(plan, state, world, purpose), state.model
-        )
+        Opening(purpose, state.round, state.attempt, cohort, state.model)
     )
     task = RoundTask(
         plan,
@@ -229,9 +231,12 @@ async def run_round(
     metrics: dict[str, float | None] = {}
     if course is not None and course.flights is not None:
         state = replace(state, flights=course.flights)
+    likeness: Likeness | None = None
     after = replace(state, attempt=state.attempt + 1)
     members = tuple(sorted(partial.members))
     if not void:
+        judge, aggregator = plan.parts.judge, plan.parts.aggregator
+        likeness = await _aside(world, likeness_of, judge, aggregator, partial)
         try:
             after, metrics = await _aside(world, _conclude, plan, state, task, partial, world.noise)
         except RoundVoid as error:
@@ -251,7 +256,22 @@ async def run_round(
         None if course is None else course.seconds,
         () if course is None else course.ages,
     )
-    return await world.journal.close(record, after), record
+    return await world.journal.close(record, _judged(plan, task, after, likeness, dropouts)), record
+
+
+def _judged(
+    plan: Plan,
+    task: RoundTask,
+    after: TrainState,
+    likeness: Likeness | None,
+    dropouts: Sequence[Dropout],
+) -> TrainState:
+    """The state with what a training round showed of its clients; a measurement shows nothing."""
+    judge = plan.parts.judge
+    if judge is None or task.purpose is not Purpose.TRAIN:
+        return after
+    seen = Seen(task.round, task.attempt, likeness, refused(dropouts))
+    return replace(after, standing=judge.observe(after.standing, seen))
 
 
 async def _aside(world: World, work: Callable[..., _Result], *args: object) -> _Result:
@@ -306,7 +326,7 @@ def _conclude(
     plan: Plan, state: TrainState, task: RoundTask, partial: Partial, noise: Noise
 ) -> tuple[TrainState, dict[str, float | None]]:
     """The state after a round that counted, and its metrics."""
-    total = _total(plan, task, partial)
+    total = _total(plan, state, task, partial)
     memory, public = _release(plan, state, task, total, noise)
     step = public.get("delta")
     if step is not None:
@@ -318,7 +338,7 @@ def _conclude(
     return replace(after, clip=_adapted(plan, state.clip, public)), metrics
 
 
-def _total(plan: Plan, task: RoundTask, partial: Partial) -> Vector:
+def _total(plan: Plan, state: TrainState, task: RoundTask, partial: Partial) -> Vector:
     """The sum of the round's updates in model units, float64: private still."""
     layout = task.layout
     aggregator = plan.parts.aggregator
@@ -331,7 +351,8 @@ def _total(plan: Plan, task: RoundTask, partial: Partial) -> Vector:
     if isinstance(aggregator, DecodingAggregator):
         total = aggregator.finish_decoded(partial, decode, layout, plan.facts)
     else:
-        total = decode(aggregator.finish(partial, layout, plan.facts))
+        judge = plan.parts.judge
+        total = decode(finished(judge, state.standing, aggregator, partial, layout, plan.facts))
     _check_sum(plan, layout, total, len(partial.members))
     return total
 

@@ -87,7 +87,7 @@ class InlineEngine:
             try:
                 partial = fold.add(partial, client, self._update(task, client))
             except UpdateRejected as error:
-                yield Dropout(client, error.message)
+                yield Dropout(client, error.message, refused=True)
             except ClientFailed as error:
                 if self.debug:
                     raise

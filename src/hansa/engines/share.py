@@ -115,4 +115,4 @@ class Share:
         try:
             self._partials[group] = self._fold.add(partial, client, made)
         except UpdateRejected as error:
-            self._dropouts.append(Dropout(client, error.message))
+            self._dropouts.append(Dropout(client, error.message, refused=True))

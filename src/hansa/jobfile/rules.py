@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from hansa.core.job import Aggregation, Cohort, Job, Privacy, Quantization, Rounds
+from hansa.core.job import Aggregation, Cohort, Defend, Job, Privacy, Quantization, Rounds
 from hansa.jobfile.keys import toml
 from hansa.jobfile.locate import Path
 from hansa.jobfile.mistakes import Mistake, dotted
@@ -218,6 +218,15 @@ def _quantization(words: Words, quantization: Quantization) -> Iterator[Mistake]
         )
 
 
+def _defend(_: Words, defend: Defend, aggregation: Aggregation) -> Iterator[Mistake]:
+    if defend.standing and aggregation.rule == "mean":
+        yield _unused(
+            ("defend", "standing"),
+            "the mean keeps no update to compare with the others",
+            'write rule = "geometric_median" in [aggregation], or leave standing out',
+        )
+
+
 def _patience(_: Words, rounds: Rounds, evaluate_every: int) -> Iterator[Mistake]:
     if rounds.patience and evaluate_every == 0:
         yield _unused(
@@ -232,6 +241,7 @@ _RULES: Mapping[Rule, tuple[str, ...]] = {
     _privacy: ("privacy",),
     _aggregation: ("aggregation", "privacy"),
     _quantization: ("quantization",),
+    _defend: ("defend", "aggregation"),
     _patience: ("rounds", "evaluate_every"),
 }
 """Each rule, and the job's fields that it reads."""

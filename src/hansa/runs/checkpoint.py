@@ -22,6 +22,7 @@ import numpy as np
 from hansa.core.arrival import Begun, Flight, Flights
 from hansa.core.round import TrainState
 from hansa.core.vector import Schema, Vector, sha256
+from hansa.defend.text import judged_of, judged_words
 from hansa.errors import HansaError
 from hansa.runs.disk import explained, write_whole
 
@@ -61,6 +62,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, *, sync: bool = False)
         "server": [sha256(vector) for vector in state.server],
         **_flights_words(state.flights),
     }
+    if state.standing is not None:
+        numbers["standing"] = judged_words(state.standing)
     text = json.dumps(numbers).encode("ascii")
     arrays: dict[str, Vector] = {
         "params": state.params,
@@ -152,6 +155,7 @@ def _load(path: Path) -> Checkpoint | None:
         stale=numbers["stale"],
         clip=numbers["clip"],
         flights=flights,
+        standing=judged_of(numbers["standing"]) if "standing" in numbers else None,
     )
     return Checkpoint(state, numbers["records"])
 

@@ -7,6 +7,8 @@ from typing import Any
 from hansa.core.contribute import Purpose
 from hansa.core.plan import Plan
 from hansa.core.round import TrainState
+from hansa.defend.judge import Judged
+from hansa.defend.text import standing_words, transition_words
 from hansa.runs.disk import finite
 from hansa.simulation import Result
 
@@ -34,6 +36,8 @@ def outcome(result: Result) -> dict[str, Any]:
         "final": final(result),
         "model_sha256": result.model_sha256,
     }
+    if result.state.standing is not None:
+        found["standing"] = standing(result.state.standing)
     said = finite(found)
     assert isinstance(said, dict)  # noqa: S101  for the type checker
     return said
@@ -42,6 +46,17 @@ def outcome(result: Result) -> dict[str, Any]:
 def final(result: Result) -> dict[str, float | None]:
     """The values of the final model; nobody trained on it, so it has no training loss."""
     return {name: value for name, value in result.metrics.items() if name != "train_loss"}
+
+
+def standing(judged: Judged) -> dict[str, Any]:
+    """Where clients stand at the end, and every transition that led there."""
+    return {
+        "clients": {
+            client: {**standing_words(found), "mean": found.mean, "weight": found.weight}
+            for client, found in judged.standings.clients.items()
+        },
+        "changes": [transition_words(change) for change in judged.changes],
+    }
 
 
 def ending(plan: Plan, state: TrainState) -> str:

@@ -22,6 +22,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from hansa.core.contribute import Purpose
@@ -74,7 +75,7 @@ def to_json(record: RoundRecord) -> str:
         "attempt": record.attempt,
         "cohort": record.cohort,
         "members": record.members,
-        "dropouts": [[dropout.client, dropout.reason] for dropout in record.dropouts],
+        "dropouts": [list(astuple(dropout)) for dropout in record.dropouts],
         "void": record.void,
         "metrics": record.metrics,
         "seconds": record.seconds,

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from hansa.aggregators.linear import RANGES, Mean, check_range
+from hansa.aggregators.robust.distances import products
 from hansa.core.parts import Facts, Partial, Update
 from hansa.core.spec import Divisor, Domain, Reader, UpdateSpec
+from hansa.core.standing import Likeness
 from hansa.core.vector import Layout, Vector
-from hansa.errors import PlanError, UpdateRejected
+from hansa.errors import PlanError, RoundVoid, UpdateRejected
 
 FEWEST = 5
 """Clients among which a rule can tell a bad one from the honest differences of the others."""
@@ -106,6 +108,20 @@ class KeepsRows(ABC):
         Raises:
           RoundVoid: the rule cannot say anything of the updates that came.
         """
+        return self.finish_capped(partial, layout, facts, frozenset(), 1.0)
+
+    def finish_capped(
+        self, partial: Partial, layout: Layout, facts: Facts, capped: frozenset[str], cap: float
+    ) -> Vector:
+        """As `finish`, where what some clients change in the centre counts a share `cap`.
+
+        The result is (1 - cap) times the centre of the others plus cap times the centre of all: no
+        robust centre weighs clients, but any of them can be mixed. It lies between both, so it
+        bears what both bear. Where the others are too few for the rule, all count as ever.
+
+        Raises:
+          RoundVoid: the rule cannot say anything of the updates that came.
+        """
         rows: Rows = partial.value
         others = layout.without("delta")
         sums = _SUM.finish(rows.rest, others, facts)
@@ -116,8 +132,39 @@ class KeepsRows(ABC):
         if rows.deltas and len(target):  # a measurement has none
             rows.deltas.sort(key=_name)
             weight = float(others.slice(sums, "weight")[0])
-            self.fill(target, rows.deltas, weight)
+            self._fill_capped(target, rows.deltas, weight, capped, cap)
         return total
+
+    def likeness(self, partial: Partial) -> Likeness:
+        """Products of all deltas per unit of weight: O(n^2 d) time, O(n^2) memory."""
+        rows = sorted(partial.value.deltas, key=_name)
+        found = np.zeros((0, 0))
+        if rows and len(rows[0][1]):
+            found = products([row for _, row in rows], None)
+        return Likeness(tuple(name for name, _ in rows) if len(found) else (), found)
+
+    def _fill_capped(
+        self,
+        target: Vector,
+        rows: Sequence[tuple[str, Vector]],
+        weight: float,
+        capped: frozenset[str],
+        cap: float,
+    ) -> None:
+        """Writes the centre, mixed with that without the capped clients, into (d,) `target`."""
+        others = [(name, row.copy()) for name, row in rows if name not in capped]  # overwritten
+        if len(others) == len(rows) or len(others) < FEWEST:
+            self.fill(target, rows, weight)
+            return
+        without = np.zeros_like(target)
+        try:
+            self.fill(without, others, weight)
+        except RoundVoid:
+            self.fill(target, rows, weight)
+            return
+        self.fill(target, rows, weight)
+        target *= cap
+        target += (1 - cap) * without
 
     @abstractmethod
     def fill(self, target: Vector, rows: Sequence[tuple[str, Vector]], weight: float) -> None:

@@ -1,0 +1,123 @@
+"""Seams of standing: what rules that look at each update can tell of clients, and who judges it.
+
+                 cohort ──► asked: without those that weigh nothing
+    gather ──► partial ──► likeness: products of the updates, no update
+                  │            │
+                  ▼            ▼
+    finish, or finish_capped   judge.observe ──► standing, part of the state of the next round
+
+The core passes on what was seen; what it means is the judge's, and what it says of a client is in
+no round's record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from hansa.core.parts import Aggregator, Dropout, Facts, Partial
+from hansa.core.vector import Layout, Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likeness:
+    """How the updates of a round lie to each other.
+
+    Attributes:
+      clients: whose they are, n names, each once.
+      products: (n, n) scalar products of their deltas per unit of weight.
+    """
+
+    clients: tuple[str, ...]
+    products: NDArray[Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a training round showed of its clients.
+
+    Attributes:
+      round: its number.
+      attempt: its try.
+      likeness: of those who counted; None if too few came.
+      refused: clients whose update broke its contract.
+    """
+
+    round: int
+    attempt: int
+    likeness: Likeness | None
+    refused: tuple[str, ...]
+
+
+@runtime_checkable
+class Compares(Aggregator, Protocol):
+    """An aggregator that keeps updates until the end, so that they can be compared."""
+
+    def likeness(self, partial: Partial) -> Likeness:
+        """Of all updates with weight; `partial` stays as it is."""
+
+    def finish_capped(
+        self, partial: Partial, layout: Layout, facts: Facts, capped: frozenset[str], cap: float
+    ) -> Vector:
+        """As `finish`, where what some clients change in the result counts a share `cap`.
+
+        `partial` is consumed.
+        """
+
+
+class Judge(Protocol):
+    """Who makes a standing of what was seen: pure, state in and state out."""
+
+    @property
+    def cap(self) -> float:
+        """What a client counts that is neither trusted nor left out."""
+
+    def weight(self, standing: Any, client: str) -> float:
+        """What a client counts: 1, `cap` or 0.
+
+        Args:
+          standing: what `observe` returned last; None before the first round.
+          client: its name.
+        """
+
+    def observe(self, standing: Any, seen: Seen) -> Any:
+        """The standing of all clients after one more round, a frozen value."""
+
+
+def asked(judge: Judge | None, standing: Any, drawn: Sequence[str]) -> tuple[str, ...]:
+    """The clients of a draw that are asked at all."""
+    if judge is None:
+        return tuple(drawn)
+    return tuple(client for client in drawn if judge.weight(standing, client) > 0)
+
+
+def finished(
+    judge: Judge | None,
+    standing: Any,
+    aggregator: Aggregator,
+    partial: Partial,
+    layout: Layout,
+    facts: Facts,
+) -> Vector:
+    """The aggregator's total, with what each client counts by its standing."""
+    if judge is None or not isinstance(aggregator, Compares):
+        return aggregator.finish(partial, layout, facts)
+    capped = frozenset(c for c in partial.members if judge.weight(standing, c) < 1)
+    if not capped:
+        return aggregator.finish(partial, layout, facts)
+    return aggregator.finish_capped(partial, layout, facts, capped, judge.cap)
+
+
+def likeness_of(judge: Judge | None, aggregator: Aggregator, partial: Partial) -> Likeness | None:
+    """What the judge is shown of a round's updates; to be called before they are consumed."""
+    if judge is None or not isinstance(aggregator, Compares):
+        return None
+    return aggregator.likeness(partial)
+
+
+def refused(dropouts: Iterable[Dropout]) -> tuple[str, ...]:
+    """Clients whose update broke its contract, by name."""
+    return tuple(sorted({dropout.client for dropout in dropouts if dropout.refused}))

@@ -1,0 +1,69 @@
+"""What a round showed becomes scores, and scores become standings: `core.standing.Judge`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from hansa.core.standing import Seen
+from hansa.defend.scores import REFUSED, Score, scores_of
+from hansa.defend.standing import CAP
+from hansa.defend.standings import Standings, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known after a round.
+
+    Attributes:
+      standings: of all clients.
+      changes: all transitions of the run so far, in order.
+      round: the round that was observed last.
+      attempt: its try.
+      scores: of the clients that were seen in it.
+    """
+
+    standings: Standings
+    changes: tuple[Transition, ...] = ()
+    round: int = -1
+    attempt: int = 0
+    scores: Mapping[str, Score] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Scores each training round, and lets standings follow.
+
+    Attributes:
+      most: most clients that may be quarantined at a time.
+    """
+
+    most: int
+
+    @property
+    def cap(self) -> float:
+        """What a watched client counts."""
+        return CAP
+
+    def weight(self, standing: Judged | None, client: str) -> float:
+        """What a client counts: 1 before the first round."""
+        return 1.0 if standing is None else standing.standings.weight(client)
+
+    def observe(self, standing: Judged | None, seen: Seen) -> Judged:
+        """The standings after one more round, void or not: refused updates speak in both."""
+        before = Judged(Standings(self.most)) if standing is None else standing
+        return judged(before, seen.round, seen.attempt, scored(seen))
+
+
+def scored(seen: Seen) -> Mapping[str, Score]:
+    """The scores of what was seen."""
+    if seen.likeness is None:
+        return MappingProxyType(dict.fromkeys(seen.refused, REFUSED))
+    return scores_of(seen.likeness.clients, seen.likeness.products, seen.refused)
+
+
+def judged(before: Judged, number: int, attempt: int, scores: Mapping[str, Score]) -> Judged:
+    """What is known after a round with these scores."""
+    after, changes = before.standings.observe(number, scores)
+    return Judged(after, (*before.changes, *changes), number, attempt, scores)
