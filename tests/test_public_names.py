@@ -23,6 +23,7 @@ NAMES = [
     "Better",
     "Calibration",
     "Cohort",
+    "Defend",
     "Examples",
     "HansaError",
     "Job",

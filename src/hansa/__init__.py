@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hansa.core.job import (
         Aggregation,
         Cohort,
+        Defend,
         Job,
         Privacy,
         Quantization,
@@ -52,6 +53,7 @@ __all__ = [
     "Better",
     "Calibration",
     "Cohort",
+    "Defend",
     "Examples",
     "HansaError",
     "Job",
@@ -98,6 +100,7 @@ _HOMES = {
     "hansa.core.job": (
         "Aggregation",
         "Cohort",
+        "Defend",
         "Job",
         "Privacy",
         "Quantization",

@@ -152,10 +152,11 @@ class KeepsRows(ABC):
         cap: float,
     ) -> None:
         """Writes the centre, mixed with that without the capped clients, into (d,) `target`."""
-        others = [(name, row.copy()) for name, row in rows if name not in capped]  # overwritten
-        if len(others) == len(rows) or len(others) < FEWEST:
+        kept = [row for row in rows if row[0] not in capped]
+        if len(kept) == len(rows) or len(kept) < FEWEST:
             self.fill(target, rows, weight)
             return
+        others = [(name, row.copy()) for name, row in kept]  # the rule may write into them
         without = np.zeros_like(target)
         try:
             self.fill(without, others, weight)
