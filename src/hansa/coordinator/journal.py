@@ -65,7 +65,7 @@ class StoreJournal:
         row = await self._closed(record, state, self.receipts(key))
         self.on_close(key)
         after = _state_of(row, state.server, self.blobs, known=True)
-        return replace(after, memory=state.memory)
+        return replace(after, memory=state.memory, standing=state.standing)
 
     async def _closed(
         self, record: RoundRecord, state: TrainState, receipts: Mapping[str, str]

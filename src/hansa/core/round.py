@@ -25,7 +25,7 @@ from hansa.core.keys import KeyedNoise, Noise, ReplayKey, SecretNoise
 from hansa.core.parts import Correlated, Course, DecodingAggregator, Dropout, Partial
 from hansa.core.plan import Plan
 from hansa.core.spec import Divisor, Reader
-from hansa.core.standing import Likeness, Seen, asked, finished, likeness_of, refused
+from hansa.core.standing import Likeness, asked, finished, likeness_of, observed
 from hansa.core.vector import Layout, Vector, sha256
 from hansa.errors import HansaError, RoundVoid
 
@@ -231,12 +231,12 @@ async def run_round(
     metrics: dict[str, float | None] = {}
     if course is not None and course.flights is not None:
         state = replace(state, flights=course.flights)
+    judge = plan.parts.judge if purpose is Purpose.TRAIN else None  # a measurement shows nothing
     likeness: Likeness | None = None
     after = replace(state, attempt=state.attempt + 1)
     members = tuple(sorted(partial.members))
     if not void:
-        judge, aggregator = plan.parts.judge, plan.parts.aggregator
-        likeness = await _aside(world, likeness_of, judge, aggregator, partial)
+        likeness = await _aside(world, likeness_of, judge, plan.parts.aggregator, partial)
         try:
             after, metrics = await _aside(world, _conclude, plan, state, task, partial, world.noise)
         except RoundVoid as error:
@@ -256,22 +256,8 @@ async def run_round(
         None if course is None else course.seconds,
         () if course is None else course.ages,
     )
-    return await world.journal.close(record, _judged(plan, task, after, likeness, dropouts)), record
-
-
-def _judged(
-    plan: Plan,
-    task: RoundTask,
-    after: TrainState,
-    likeness: Likeness | None,
-    dropouts: Sequence[Dropout],
-) -> TrainState:
-    """The state with what a training round showed of its clients; a measurement shows nothing."""
-    judge = plan.parts.judge
-    if judge is None or task.purpose is not Purpose.TRAIN:
-        return after
-    seen = Seen(task.round, task.attempt, likeness, refused(dropouts))
-    return replace(after, standing=judge.observe(after.standing, seen))
+    standing = observed(judge, after.standing, task, likeness, dropouts)
+    return await world.journal.close(record, replace(after, standing=standing)), record
 
 
 async def _aside(world: World, work: Callable[..., _Result], *args: object) -> _Result:

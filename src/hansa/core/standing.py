@@ -118,6 +118,27 @@ def likeness_of(judge: Judge | None, aggregator: Aggregator, partial: Partial) -
     return aggregator.likeness(partial)
 
 
-def refused(dropouts: Iterable[Dropout]) -> tuple[str, ...]:
-    """Clients whose update broke its contract, by name."""
-    return tuple(sorted({dropout.client for dropout in dropouts if dropout.refused}))
+class Place(Protocol):
+    """Which round it is; a `core.contribute.RoundTask` knows."""
+
+    @property
+    def round(self) -> int:
+        """Its number."""
+
+    @property
+    def attempt(self) -> int:
+        """Its try."""
+
+
+def observed(
+    judge: Judge | None,
+    standing: Any,
+    place: Place,
+    likeness: Likeness | None,
+    dropouts: Iterable[Dropout],
+) -> Any:
+    """The standing after a round; as it was where nobody judges."""
+    if judge is None:
+        return standing
+    refused = tuple(sorted({dropout.client for dropout in dropouts if dropout.refused}))
+    return judge.observe(standing, Seen(place.round, place.attempt, likeness, refused))
