@@ -13,7 +13,7 @@ import grpc.aio
 
 from hansa.coordinator.desk import Desk, RoundKey
 from hansa.coordinator.heads import Heads
-from hansa.coordinator.intake import Header
+from hansa.coordinator.incoming import Header
 from hansa.coordinator.members import Caller, Members
 from hansa.coordinator.roster import Attendance, Roster
 from hansa.coordinator.runner import Runner

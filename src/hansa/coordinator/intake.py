@@ -18,14 +18,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from hansa.aggregators.linear import Mean
 from hansa.coordinator.accumulator import DurableAccumulator
 from hansa.coordinator.buffers import Buffers
+from hansa.coordinator.incoming import Header, incoming, uninterrupted
 from hansa.coordinator.rows import Fold as FoldRow
 from hansa.coordinator.rows import Slot
 from hansa.coordinator.spare import Spare
@@ -36,7 +36,6 @@ from hansa.core.round import Opening
 from hansa.engines.goal import NOT_NEEDED, too_late
 from hansa.errors import HansaError, RoundVoid, StoreError, UpdateRejected
 from hansa.memory import trim
-from hansa.wire.transfer import ahead, receive
 from hansa.wire.vectors import Encoding
 
 PATIENCE = 5.0
@@ -56,17 +55,6 @@ NOTHING = Partial(None, ())
 """What is left of a sum that was handed over."""
 
 _log = logging.getLogger(__name__)
-_Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a site announces before it sends an update."""
-
-    plan_digest: str
-    layout_digest: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +87,17 @@ class Intake:
     """The updates of one open round, from the first header to the last receipt.
 
     Lives in the event loop; arithmetic and disk run in threads, one fold at a time.
+
+    Args:
+      job: identifier of the job.
+      task: the round.
+      opening: how it was begun.
+      store: durable state.
+      accumulator: durable sums of the job.
+      buffers: memory for updates.
+      spare: memory for sums.
+      fold: what adds; that of the plan if it is left out.
+      limit: most updates that are added; 0 = the whole cohort.
     """
 
     def __init__(
@@ -112,7 +111,9 @@ class Intake:
         buffers: Buffers,
         spare: Spare,
         fold: Folding | None = None,
+        limit: int = 0,
     ) -> None:
+        self._limit = limit or len(opening.cohort)
         self.job = job
         self.task = task
         self.opening = opening
@@ -138,6 +139,11 @@ class Intake:
     def awaited(self) -> frozenset[str]:
         """Clients of the cohort that have neither delivered nor dropped out."""
         return frozenset(self.opening.cohort) - self._counted.keys() - self._dropouts.keys()
+
+    @property
+    def taking(self) -> bool:
+        """Whether one more update would be added."""
+        return not self._closed and len(self._counted) < self._limit
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -177,16 +183,25 @@ class Intake:
           UpdateRejected: the update broke its contract; it does not count.
           StoreError: the sum could not be made durable.
         """
-        self._check(site, header)
+        self.check(site, header)
         async with self._turns.setdefault(site, asyncio.Lock()):  # one transfer of a site at once
             if site not in self._counted:
                 try:
                     await self._receive(site, header, parts)
                 except UpdateRejected as error:
-                    self._count_broken(site, error)
+                    self.count_broken(site, error)
                     raise
+        await self.durable(site, header.sha256)
+
+    async def durable(self, site: str, sha256: str) -> None:
+        """Returns when the update of a site, which is added already, is in a durable sum.
+
+        Raises:
+          RoundVoid: another one of the site is added.
+          StoreError: the sum could not be made durable.
+        """
         counted = self._counted[site]
-        check_same(site, header.sha256, counted.sha256)
+        check_same(site, sha256, counted.sha256)
         await asyncio.shield(counted.durable)
 
     def decline(self, site: str, reason: str) -> None:
@@ -195,7 +210,13 @@ class Intake:
             self._dropouts[site] = reason
             self._changed.set()
 
-    def _check(self, site: str, header: Header) -> None:
+    def check(self, site: str, header: Header) -> None:
+        """Whether an update may come in, by its announcement.
+
+        Raises:
+          RoundVoid: the round was never the site's, or it dropped out.
+          UpdateRejected: another size or plan is announced; three times, and it drops out.
+        """
         if site not in self.opening.cohort:
             raise RoundVoid(
                 f"site '{site}' is not in the cohort of this round",
@@ -214,7 +235,7 @@ class Intake:
                     f"the update of '{site}' has another {what.replace('_', ' ')} than the plan",
                     fix="let the site compile the same job again; one of both runs another version",
                 )
-                self._count_broken(site, error)
+                self.count_broken(site, error)
                 raise error
 
     def _check_awaited(self, site: str) -> None:
@@ -225,32 +246,37 @@ class Intake:
             )
 
     async def _receive(self, site: str, header: Header, parts: AsyncIterator[memoryview]) -> None:
-        patience = self._buffers.patience
-        async with AsyncExitStack() as held:
-            async with self._buffers.sending():
-                if self._closed:
-                    raise _over()
-                async with ahead(parts) as chunks:
-                    buffer = await held.enter_async_context(self._buffers.take(header.size))
-                    await receive(chunks, buffer, header.sha256, "the update", site, patience)
+        async with incoming(self._buffers, site, header, parts, self._check_open) as buffer:
             # The memory belongs to this update until the fold has ended, even if the site is gone.
-            await _uninterrupted(self._add(site, buffer, header.sha256))
+            await uninterrupted(self.add(site, buffer, header.sha256))
 
-    async def _add(self, site: str, buffer: memoryview, sha256: str) -> None:
+    async def add(self, site: str, buffer: memoryview, sha256: str, weight: float = 1.0) -> None:
+        """Checks and adds an update, its delta times `weight`.
+
+        Raises:
+          RoundVoid: the round is over, or as many are added as may be.
+          UpdateRejected: the update broke its contract.
+        """
         vector = self._encoding.read(buffer)
         if not self._fold.aggregator.linear:
             vector = vector.copy()  # it is kept until the round is closed, the buffer is not
         async with self._folding:
-            if self._closed:
-                raise _over()
+            self._check_open()
             self._check_awaited(site)  # it may have declined while it was sending
-            update = Update(vector, self.task.layout)
-            self._partial = await asyncio.to_thread(self._fold.add, self._partial, site, update)
+            fold, update = self._fold, Update(vector, self.task.layout)
+            if weight != 1 and isinstance(fold, Fold):
+                fold = replace(fold, weight=weight)
+            self._partial = await asyncio.to_thread(fold.add, self._partial, site, update)
             durable = asyncio.get_running_loop().create_future()
             self._counted[site] = Counted(sha256, durable)
             self._changed.set()
 
-    def _count_broken(self, site: str, error: UpdateRejected) -> None:
+    def _check_open(self) -> None:
+        if not self.taking:
+            raise _over()
+
+    def count_broken(self, site: str, error: UpdateRejected) -> None:
+        """A site sent what it should not; who does that again and again drops out."""
         _log.warning("update rejected: %s", error.message)
         self._broken[site] = self._broken.get(site, 0) + 1
         if self._broken[site] >= TRIES:
@@ -258,19 +284,30 @@ class Intake:
 
     # -------------------------------------------------------------- the whole round
 
-    async def complete(self, goal: int, seconds: float) -> tuple[Partial, Sequence[Dropout]]:
+    async def complete(
+        self, goal: int, seconds: float, *, patient: bool = False
+    ) -> tuple[Partial, Sequence[Dropout]]:
         """Waits for `goal` updates, for everybody to be accounted for, or for the deadline.
+
+        Args:
+          goal: updates that are enough.
+          seconds: how long to wait.
+          patient: the time begins anew with each update, and who is still at work drops out of
+            nothing.
 
         Returns:
           The partial and everybody who is not in it. It need not be durable: the end of the round
           is what makes its last members durable.
         """
         committer = asyncio.create_task(self._commit_in_groups())
+        now = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 while self.awaited and len(self._counted) < goal:
                     self._changed.clear()
                     await self._changed.wait()
+                    if patient:
+                        limit.reschedule(now() + seconds)
             late = NOT_NEEDED
         except TimeoutError:
             late = too_late(seconds)
@@ -279,7 +316,7 @@ class Intake:
             committer.cancel()
             await asyncio.wait([committer])
         async with self._folding:  # what is being added still counts
-            reasons = dict.fromkeys(self.awaited, late) | self._dropouts
+            reasons = dict.fromkeys(() if patient else self.awaited, late) | self._dropouts
             partial, self._partial = self._partial, NOTHING  # the sum is the caller's alone
         await asyncio.to_thread(trim)  # what transfers left free; a new model takes its place
         return partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
@@ -304,7 +341,7 @@ class Intake:
             await asyncio.sleep(wait)
             started = time.monotonic()
             try:
-                await _uninterrupted(self._commit())
+                await uninterrupted(self._commit())
             except StoreError as error:
                 _log.error("the sum of the round is not durable yet: %s", error)
             wait = max(PATIENCE, 4 * (time.monotonic() - started))
@@ -366,13 +403,3 @@ def _done() -> asyncio.Future[None]:
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.set_result(None)
     return future
-
-
-async def _uninterrupted(work: Awaitable[_Result]) -> _Result:
-    """Finishes the work even if the caller is cancelled, and only then lets the caller go."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
