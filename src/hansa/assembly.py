@@ -12,7 +12,8 @@
     [privacy]       NoNoise | CentralGaussian | CentralDiscrete | CorrelatedGaussian
                             | DistributedGaussian | LocalGaussian | ExampleGaussian
 
-Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize.
+Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize; where the
+job asks for fairness, FairWeight stands in place of Weight.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from hansa.samplers import Arrival, Cyclic, Everyone, FixedSize, Known, Poisson
 from hansa.shares import Shares
 from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
+from hansa.stages.fair_weight import FairWeight
 from hansa.stages.local_noise import LocalNoise
 from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
@@ -132,7 +134,9 @@ def _stages(job: Job, sampler: ClientSampler, size: int) -> Iterable[Stage]:
         bits, cohort = job.quantization.bits, max(sampler.cap, 1)
         yield Quantize(
             step=job.quantization.step,
-            weight_step=_binary_step(cohort, weight.bound, bits, at_least=1.0),
+            weight_step=_binary_step(
+                cohort, weight.bound, bits, at_least=0.0 if job.aggregation.fairness else 1.0
+            ),
             metrics_step=_binary_step(cohort, metrics_clip, bits),
             bits=bits,
         )
@@ -252,9 +256,15 @@ def local_noise(job: Job) -> LocalNoise:
     return LocalNoise(job.privacy.clip, job.privacy.noise_multiplier)
 
 
-def weight_of(job: Job) -> Weight:
+def weight_of(job: Job) -> Weight | FairWeight:
     """How much a client counts."""
-    return Weight(job.aggregation.weighting, job.aggregation.max_weight or math.inf)
+    words = job.aggregation
+    most = words.max_weight or math.inf
+    weight = Weight(words.weighting, most)
+    if not words.fairness:
+        return weight
+    rate = getattr(job.algorithm.work, "client_lr", 0.0)
+    return FairWeight(weight, words.fairness, 1 / rate if rate else 0.0, most)
 
 
 def mask_stage(job: Job) -> Mask | None:

@@ -315,6 +315,33 @@ def _words_without_effect(job: Job) -> Iterable[PlanError]:
         )
     yield from _robust_words(job)
     yield from _standing_words(job)
+    yield from _fair_words(job)
+
+
+def _fair_words(job: Job) -> Iterable[PlanError]:
+    """What weights by the clients' losses cannot be combined with."""
+    words = job.aggregation
+    if not words.fairness:
+        return
+    if words.rule != "mean":
+        yield PlanError(
+            "aggregation.fairness",
+            f'changes what a client weighs, and the rule "{words.rule}" takes each client once',
+            'set aggregation.rule = "mean", or leave fairness out',
+        )
+    if private(job):
+        yield PlanError(
+            "aggregation.fairness",
+            "divides by weights that depend on every client's loss, which no noise hides",
+            "leave fairness out, or the mechanism of [privacy]",
+        )
+    if not isinstance(job.algorithm.work, LocalSGD):
+        yield PlanError(
+            "aggregation.fairness",
+            f'estimates the curvature from the step of a client, and "{job.algorithm.name}" takes '
+            "none",
+            'use "fedavg" or another algorithm with a client_lr, or leave fairness out',
+        )
 
 
 def _robust_words(job: Job) -> Iterable[PlanError]:

@@ -12,6 +12,7 @@ from hansa.core.plan import quorum_of, releases
 from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.distributed import Setting, smallest_sigma
 from hansa.stages.discrete_noise import DiscreteGaussian, smallest_noisy_step
+from hansa.stages.fair_weight import FairWeight
 from hansa.stages.rotate import Rotate, reach
 from hansa.stages.weight import Weight
 
@@ -32,7 +33,7 @@ class Shares:
 
     job: Job
     sampler: ClientSampler
-    weight: Weight
+    weight: Weight | FairWeight
     size: int
 
     @property

@@ -36,6 +36,7 @@ from hansa.samplers import Arrival, Cyclic, Everyone, FixedSize, Known, Poisson
 from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
 from hansa.stages.discrete_noise import DiscreteGaussian
+from hansa.stages.fair_weight import FairWeight
 from hansa.stages.mask import Mask
 from hansa.stages.norm import TOLERANCE
 from hansa.stages.quantize import Quantize
@@ -74,6 +75,21 @@ class TestCappedWeight(StageLaws):
 
     def forged(self):
         return [update([1.0] * 5, w) for w in (0.11, 0.05, -0.1, math.nan, 0.0)]
+
+
+class TestFairWeight(StageLaws):
+    stage = FairWeight(Weight("examples", cap=100), 1.5, 2.0, 100)
+
+    def forged(self):
+        return [update([1.0] * 5, w) for w in (101.0, -3.0, math.nan, math.inf, 0.0)]
+
+    @pytest.mark.parametrize("name", ["delta", "metrics"])
+    def test_it_works_without_a_segment(self, name):
+        if name == "metrics":
+            super().test_it_works_without_a_segment(name)
+            return
+        sent = encode(self.chain, raw([], 6, [2.0] * 4, LAYOUT.without(name)))  # it measures only
+        assert sent.segment("weight").tolist() == [6.0]
 
 
 class TestClip(StageLaws):

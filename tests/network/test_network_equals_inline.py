@@ -42,6 +42,7 @@ JOBS: dict[str, dict[str, Any]] = {
     },
     "capped weights": {**FIVE, "aggregation": Aggregation(max_weight=20.0)},
     "uniform weights": {**FIVE, "aggregation": Aggregation(weighting="uniform")},
+    "fair weights": {**FIVE, "aggregation": Aggregation(fairness=1.5, max_weight=30.0)},
     "every second round measured": {
         **FIVE,
         "evaluate_every": 2,

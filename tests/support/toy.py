@@ -107,7 +107,7 @@ def round_task(of: Plan, purpose: Purpose = Purpose.TRAIN, number: int = 0) -> R
 def context(client: str = "kiel", number: int = 0, seed: int = 0) -> Context:
     """A client's place in a round."""
     key = ReplayKey.of_seed(seed).derive("round", number, "client", client)
-    return Context(client, number, key, TOY, clip=2.0)
+    return Context(client, number, key, TOY, clip=2.0, loss=lambda: 0.7)
 
 
 def update(

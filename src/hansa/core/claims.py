@@ -34,6 +34,7 @@ def claims_of(
         _metrics(job, facts),
         _robustness(parts, facts),
         *_standing(parts, facts),
+        *(stage.told(facts) for stage in parts.stages if isinstance(stage, Tells)),
         _exactness(parts, facts),
         *_arrivals(job),
         f"A round counts with at least {quorum} updates of at most {parts.sampler.cap}; with fewer "
@@ -79,6 +80,14 @@ class Hides(Protocol):
 
     def promises(self, cohort: int, quorum: int) -> tuple[str, ...]:
         """What holds for cohorts between the quorum and the largest, in plain words."""
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A stage about which a plan says more than its facts do."""
+
+    def told(self, facts: Facts) -> str:
+        """One sentence or more, in plain words."""
 
 
 def _readers(parts: Parts, facts: Facts) -> tuple[str, ...]:

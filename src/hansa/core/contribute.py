@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial as call
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from hansa.core.parts import (
     Context,
     Discounts,
     EncodesRows,
+    Examples,
     Facts,
     Model,
     Partial,
@@ -123,7 +125,17 @@ def context_of(
 ) -> Context:
     """A client's place in a round; the arguments are those of `contribute`."""
     key = task.key.derive("round", task.round, task.purpose.value, "client", client)
-    return Context(client, task.round, key, model, noise, task.clip, len(split.train))
+    loss = None
+    if task.purpose is Purpose.TRAIN:
+        loss = call(_loss, model, task.params, split.train)
+    return Context(client, task.round, key, model, noise, task.clip, len(split.train), loss)
+
+
+def _loss(model: Model, params: Vector, train: Examples) -> float:
+    """Mean loss over training examples, added up in float64; 0 without any."""
+    if not len(train):
+        return 0.0
+    return float(model.predict(params, train).losses.sum(dtype=np.float64)) / len(train)
 
 
 def encoded(task: RoundTask, ctx: Context, split: Split, trained: Trained | None) -> Update:

@@ -160,6 +160,8 @@ class Aggregation(_Words):
       weighting: examples: a client counts by its training examples; uniform: every client once.
       max_weight: most examples that one client can count for; 0 = no bound.
       clip: norm bound of one client's delta where there is no `[privacy]`; 0 = none.
+      fairness: q of q-FFL: a client counts by its loss to this power, too, so that losses become
+        more alike; 0 = not at all. max_weight bounds the product then.
     """
 
     rule: Literal[
@@ -183,6 +185,7 @@ class Aggregation(_Words):
     weighting: Literal["examples", "uniform"] = "examples"
     max_weight: float = 0.0
     clip: float = 0.0
+    fairness: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,6 +109,8 @@ class Context:
         the key. A real site hands in `NoiseSource()`.
       clip: norm bound of this round, where it adapts; None where it is fixed.
       examples: how many examples the client trains on.
+      loss: gives the mean loss of the model as received over these examples; None in a round that
+        only measures. It takes a pass over all of them, and is asked for where it is needed.
     """
 
     client: str
@@ -118,6 +120,7 @@ class Context:
     noise: Noise | None = None
     clip: float | None = None
     examples: int = 0
+    loss: Callable[[], float] | None = field(default=None, repr=False, compare=False)
 
 
 class ClientWork(Protocol[State]):

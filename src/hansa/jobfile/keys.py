@@ -116,6 +116,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("aggregation", "bad"): Limit(above=0, below=0.5),
     ("aggregation", "max_weight"): _NOT_NEGATIVE,
     ("aggregation", "clip"): _NOT_NEGATIVE,
+    ("aggregation", "fairness"): _NOT_NEGATIVE,
     ("quantization", "step"): _NOT_NEGATIVE,
     ("secure_aggregation", "corrupt"): Limit(at_least=0, below=1),
     ("secure_aggregation", "groups"): _NOT_NEGATIVE,

@@ -51,6 +51,12 @@ class Weight:
         """Most that one client can weigh."""
         return self.cap if self.by == "examples" else 1.0
 
+    def of(self, examples: float) -> float:
+        """What a client with so many examples weighs."""
+        if examples <= 0:
+            return 0.0
+        return 1.0 if self.by == "uniform" else min(examples, self.cap)
+
     def infer(self, spec: UpdateSpec) -> UpdateSpec:
         """Bounds the weight in all segments, and the weight segment by it.
 
@@ -86,7 +92,7 @@ class Weight:
         elif self.by == "uniform":
             weight[0] = 1.0
         else:
-            weight[0] = _float32_below(min(examples, self.cap))
+            weight[0] = float32_below(min(examples, self.cap))
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused later
                 delta *= weight[0]
         return update
@@ -103,9 +109,7 @@ class Weight:
                 row[start] = 0.0
                 delta[:] = 0.0
             else:
-                row[start] = (
-                    1.0 if self.by == "uniform" else _float32_below(min(examples, self.cap))
-                )
+                row[start] = 1.0 if self.by == "uniform" else float32_below(min(examples, self.cap))
         if self.by != "uniform":
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused later
                 deltas *= rows[:, start:end]
@@ -114,7 +118,7 @@ class Weight:
         """What `admit` does: most rows have a good weight, the others are looked at closely."""
         start, end = layout.bounds("weight")
         weights = rows[:, start:end]
-        fine = ((weights >= _float32_below(min(1.0, self.bound))) & (weights <= self.bound)).all(1)
+        fine = ((weights >= float32_below(min(1.0, self.bound))) & (weights <= self.bound)).all(1)
         fine &= np.isfinite(weights).all(1)
         for row in rows[~fine]:
             self.admit(Update(row, layout), facts)
@@ -125,27 +129,36 @@ class Weight:
         Raises:
           UpdateRejected: it is not, or an update without weight has a delta.
         """
-        spec, weight = facts["weight"], update.segment("weight")
-        if spec.domain is not Domain.REAL or spec.reader is not Reader.EACH or not len(weight):
-            return
-        value, least = float(weight[0]), float(_float32_below(min(1.0, self.bound)))
-        if not (value == 0 or (least <= value <= self.bound and math.isfinite(value))):
-            raise UpdateRejected(
-                f"the weight of an update is neither 0 nor between {least:g} and {self.bound:g}",
-                fix="weigh the update as the plan says",
-            )
-        if value == 0 and update.segment("delta").any():
-            raise UpdateRejected(
-                "an update without weight carries a delta",
-                fix="send zeros where there are no examples",
-            )
+        admit_weight(update, facts, float(float32_below(min(1.0, self.bound))), self.bound)
 
     def decode(self, total: Vector, layout: Layout) -> Vector:  # noqa: ARG002  # the seam's signature
         """The sum of weighted deltas is what the mean is taken from."""
         return total
 
 
-def _float32_below(value: float) -> np.float32:
+def admit_weight(update: Update, facts: Facts, least: float, most: float) -> None:
+    """Checks a weight that can be read: 0 without a delta, or from `least` to `most`.
+
+    Raises:
+      UpdateRejected: it is neither.
+    """
+    spec, weight = facts["weight"], update.segment("weight")
+    if spec.domain is not Domain.REAL or spec.reader is not Reader.EACH or not len(weight):
+        return
+    value = float(weight[0])
+    if not (value == 0 or (least <= value <= most and math.isfinite(value))):
+        raise UpdateRejected(
+            f"the weight of an update is neither 0 nor between {least:g} and {most:g}",
+            fix="weigh the update as the plan says",
+        )
+    if value == 0 and update.segment("delta").any():
+        raise UpdateRejected(
+            "an update without weight carries a delta",
+            fix="send zeros where there are no examples",
+        )
+
+
+def float32_below(value: float) -> np.float32:
     """The largest float32 number that is at most `value`."""
     near = np.float32(value)
     return near if float(near) <= value else np.nextafter(near, np.float32(0.0))
