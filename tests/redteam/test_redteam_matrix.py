@@ -183,6 +183,8 @@ def test_who_stands_out_is_found_where_single_updates_are_seen():
     assert (found.detected, found.false_positives) == (1.0, 0.0)
     assert row(rows, "mimic", rule="trimmed_mean").detected == 0.0  # what an honest client sends
     assert row(rows, "none", rule="trimmed_mean").detected is None
+    refused, _ = ran(job, replace(SOME, attacks=("nan",)))
+    assert row(refused, "nan").detected == 1.0  # a check refused what they sent
     hidden = row(rows, "scaling", rule="mean")
     assert (hidden.detected, hidden.false_positives) == (None, None)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from hansa.aggregators.robust.distances import products
-from hansa.aggregators.robust.kept import Rows
+import numpy as np
+
 from hansa.core.contribute import Purpose, RoundTask
 from hansa.core.parts import Course, Dropout, Partial
 from hansa.core.round import Engine
+from hansa.core.standing import Compares, Likeness
 from hansa.defend import Standings, scores_of
 
 
@@ -35,17 +36,19 @@ class WatchingEngine:
     async def gather(
         self, task: RoundTask, cohort: Sequence[str]
     ) -> AsyncIterator[Partial | Dropout | Course]:
-        """Passes everything on, and looks at the rows of a training round."""
-        names, rows = [], []
+        """Passes everything on, and looks at the updates of a training round."""
+        aggregator, refused = task.plan.parts.aggregator, []
+        looks = task.purpose is Purpose.TRAIN and isinstance(aggregator, Compares)
+        likeness = Likeness((), np.zeros((0, 0)))
         async for item in self.inner.gather(task, cohort):
-            if isinstance(item, Partial) and isinstance(item.value, Rows):
-                self.seen = True
-                for name, row in item.value.deltas:
-                    names.append(name)
-                    rows.append(row)
+            if isinstance(item, Dropout) and item.refused:
+                refused.append(item.client)
+            if looks and isinstance(item, Partial) and isinstance(aggregator, Compares):
+                likeness = aggregator.likeness(item)  # the inline engine yields one
             yield item
-        if rows and task.purpose is Purpose.TRAIN:
-            scores = scores_of(names, products(rows, 1))
+        if looks:
+            self.seen = True
+            scores = scores_of(likeness.clients, likeness.products, refused)
             self.standings, _ = self.standings.observe(task.round, scores)
 
     @property
