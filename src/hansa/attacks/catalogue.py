@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from hansa.attacks import adaptive, updates
+from hansa.attacks import adaptive, history, updates
 from hansa.attacks.adaptive import Rule
 from hansa.attacks.data import Backdoor, LabelFlip, Poison, Trigger, edge_case, semantic
 from hansa.attacks.malformed import LIES, Lie
@@ -138,6 +138,7 @@ _ALL = (
     Attack("min_max", send=lambda k: updates.min_max(k.honest, k.f)),
     Attack("min_sum", send=lambda k: updates.min_sum(k.honest, k.f)),
     Attack("mimic", send=lambda k: updates.mimic(k.honest, k.f, None)),
+    Attack("rop", send=lambda k: history.rop(k.honest, k.f, k.previous)),
     Attack("free_rider", "own", send=lambda k: updates.free_rider(k.previous, k.f, k.rng)),
     Attack(
         "sybils",
@@ -149,6 +150,12 @@ _ALL = (
     Attack("label_flip", "own", poisoner=lambda _, classes: LabelFlip(classes)),
     Attack("backdoor", "own", poisoner=_target_backdoor(1)),
     Attack("backdoor_boosted", "own", send=_boosted, poisoner=_target_backdoor(1)),
+    Attack(
+        "neurotoxin",
+        "own",
+        send=lambda k: history.neurotoxin(k.own, k.previous),
+        poisoner=_target_backdoor(1),
+    ),
     Attack("backdoor_parts", "own", poisoner=_target_backdoor(4)),
     Attack("backdoor_semantic", "own", poisoner=lambda known, c: semantic(_commonest(known, c), 0)),
     Attack(
