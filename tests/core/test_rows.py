@@ -9,7 +9,7 @@ import pytest
 
 from hansa.aggregators.linear import Mean
 from hansa.core import canonical
-from hansa.core.contribute import Fold, context_of, encoded, encoded_rows
+from hansa.core.contribute import Fold, context_of, encode_rows, encoded
 from hansa.core.job import Aggregation, Rounds
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import AddsRows, EncodesRows, Site, Update
@@ -100,7 +100,9 @@ def test_a_round_encodes_rows_as_updates(every):
     rng = np.random.default_rng(1)
     deltas = rng.standard_normal((len(splits), len(task.params))).astype(np.float32)
     losses = rng.random(len(splits))
-    found = encoded_rows(task, contexts, splits, (deltas, losses))
+    found = np.full((len(splits), task.layout.size), np.nan, np.float32)
+    found[:, slice(*task.layout.bounds("delta"))] = deltas
+    encode_rows(task, contexts, splits, found, losses)
     for row, ctx, split, delta, loss in zip(found, contexts, splits, deltas, losses, strict=True):
         expected = encoded(task, ctx, split, (delta, float(loss)))
         np.testing.assert_array_equal(row, expected.vector)

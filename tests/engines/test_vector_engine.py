@@ -251,6 +251,23 @@ def test_a_loss_that_leaves_examples_out_is_that_of_the_loop():
     assert np.abs(ours[0].value - theirs[0].value).max() <= 1e-4 * np.abs(theirs[0].value).max()
 
 
+def test_an_example_that_does_not_count_leaves_others_in_their_stack(monkeypatch):
+    """Alone in a batch it gives NaN, so only its client is trained again, which fails here."""
+
+    def source(client: str) -> Split:
+        split = Odd()(client)
+        if client == CLIENTS[1]:
+            split.train.targets[:] = -100
+        return split
+
+    engine = VectorEngine(Net(), source, timed=False)
+    gathered(engine)
+    monkeypatch.setattr(LocalSGD, "step", None)
+    ours, out = gathered(engine)
+    assert [d.client for d in out] == [CLIENTS[1]]
+    assert len(ours[0].members) == len(CLIENTS) - 1
+
+
 def test_the_final_measurement_trains_nobody():
     engine = VectorEngine(Net(), Odd(), timed=False)
     ours, _ = gathered(engine, Purpose.EVALUATE)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from hansa.work.sgd import LocalSGD
+from hansa.work.stacked_classes import class_losses, class_slopes, narrow_product
 from hansa.work.stacked_gradient import Batch, StackedGradient
 from tests.support.stackjob.task import Net
 
@@ -66,7 +69,7 @@ def pass_of(model: Net) -> tuple[list[torch.Tensor], Batch]:
     inputs = torch.from_numpy(rng.standard_normal((STACK, SIZE, 6), np.float32))
     targets = torch.from_numpy(rng.integers(0, 3, (STACK, SIZE)))
     weights = torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [1.0, 0, 0, 0]])
-    return params, Batch(inputs, targets, weights)
+    return params, Batch(inputs, targets, weights, negative=False)
 
 
 @pytest.mark.parametrize("model", [Net, Inplace, Tied, Images], ids=lambda kind: kind.__name__)
@@ -106,6 +109,45 @@ def test_steps_are_in_the_traced_pass_and_large_gradients_are_not_written():
     assert moving.code.count("aten.baddbmm_.default(") == 2
     traced = next(iter(gradient._traced.values()))
     assert moving.code.count("aten.bmm.default(") == traced.code.count("aten.bmm.default(") - 2
+
+
+def test_cross_entropy_is_shorter_and_ignores_no_class():
+    params, batch = pass_of(Net())
+    gradient = StackedGradient(Net(), traced_at=1)
+    gradient(params, batch)
+    code = next(iter(gradient._traced.values())).code
+    assert code.count("class_losses(") == code.count("class_slopes(") == 1
+    assert not any(word in code for word in ("softmax", "aten.ne.", "aten.where", "aten.div"))
+
+
+def test_a_class_that_is_ignored_does_not_count():
+    """PyTorch leaves out -100; the batch says that a target may be negative."""
+    params, batch = pass_of(Net())
+    batch = replace(batch, targets=batch.targets.clone(), negative=True)
+    batch.targets[0, 1] = -100
+    found, plain = (StackedGradient(Net(), traced_at=at)(params, batch) for at in (1, 10**9))
+    torch.testing.assert_close(found, plain, equal_nan=True)
+    assert not torch.isfinite(found[0][0])
+    assert torch.isfinite(found[0][1:]).all()
+
+
+def test_probabilities_of_classes_and_their_slopes_are_those_of_autograd():
+    rng = np.random.default_rng(0)
+    outputs = torch.from_numpy(30 * rng.standard_normal((4, 1, 5))).requires_grad_()
+    at = torch.from_numpy(rng.integers(0, 5, (4, 1, 1)))
+    slope = torch.from_numpy(rng.standard_normal((4, 1, 1)))
+    expected = outputs.log_softmax(-1).gather(-1, at)
+    (gradient,) = torch.autograd.grad(expected, outputs, slope)
+    with torch.no_grad():
+        losses, probabilities = class_losses(outputs, at)
+        torch.testing.assert_close(losses, expected)
+        torch.testing.assert_close(class_slopes(probabilities, at, slope), gradient)
+
+
+def test_products_with_few_columns_are_the_same_by_numpy():
+    left = torch.randn(3, 4, 7)
+    for right in (torch.randn(3, 7, 2), torch.randn(3, 2, 7).transpose(1, 2)):
+        torch.testing.assert_close(narrow_product(left, right), torch.bmm(left, right))
 
 
 def test_what_writes_to_its_input_is_left_as_it_is():

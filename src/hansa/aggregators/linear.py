@@ -33,8 +33,6 @@ _BLOCK = 16_384
 _SHIFT = 1.5 * 2.0**52
 """To add this to a float64 rounds it to a whole number."""
 
-_SHIFT_BITS = np.float64(_SHIFT).view(np.int64)
-
 _NEAR = 2.0**51
 """Magnitudes below this stay between 2**52 and 2**53 when `_SHIFT` is added."""
 
@@ -274,35 +272,54 @@ def _fold(total: Vector, values: Vector, scale: float) -> None:
 
 
 def _fold_near(total: Vector, values: Vector, scale: float) -> None:
-    """The same with two passes less, where every coordinate is below `_NEAR` quanta.
+    """The same with fewer passes, where every coordinate is below `_NEAR` quanta.
 
-    A float64 between 2**52 and 2**53 counts whole numbers in its last bits. So adding `_SHIFT`
-    rounds, to even at a tie as `np.rint` does, and the difference of the bits is the integer.
+    A float64 between 2**52 and 2**53 counts whole numbers in its last bits, and one between 2**52
+    and 2**53 quanta counts quanta. So adding `_SHIFT` of them rounds, to even at a tie as `np.rint`
+    does, and the difference of the bits is the integer.
     """
+    shift, factor = _shift(scale)
+    bits = np.float64(shift).view(np.int64)
     scaled = np.empty(_BLOCK, np.float64)
     for block in blocks(len(values), _BLOCK):
         real, place = scaled[: block.stop - block.start], total[block]
         real[...] = values[block]
-        real *= scale
-        real += _SHIFT
+        if factor is not None:
+            real *= factor
+        real += shift
         whole = real.view(np.int64)
-        whole -= _SHIFT_BITS
+        whole -= bits
         place += whole
 
 
 def _fold_rows(total: Vector, rows: Vector, scale: float, *, near: bool) -> None:
     """As `_fold` and `_fold_near`, for (k, d) values."""
-    for block in blocks(len(total), max(1, _BLOCK // len(rows))):
-        real = rows[:, block].astype(np.float64)
-        real *= scale
-        if near:
-            real += _SHIFT
-            whole = real.view(np.int64)
-            whole -= _SHIFT_BITS
-        else:
-            np.rint(real, out=real)
-            whole = real.astype(np.int64)
-        total[block] += whole.sum(axis=0)
+    if not near:
+        for row in rows:
+            _fold(total, row, scale)
+        return
+    shift, factor = _shift(scale)
+    bits = int(np.float64(shift).view(np.int64))
+    all_bits = np.uint64(bits * len(rows) % 2**64).view(np.int64)  # int64 wraps, and wraps back
+    scaled = np.empty(_BLOCK, np.float64)
+    for block in blocks(len(total), _BLOCK):
+        real, place = scaled[: block.stop - block.start], total[block]
+        place -= all_bits
+        for row in rows:
+            real[...] = row[block]
+            if factor is not None:
+                real *= factor
+            real += shift
+            place += real.view(np.int64)
+
+
+def _shift(scale: float) -> tuple[float, float | None]:
+    """What rounds to the grid when it is added, and by what to multiply before; None: by nothing.
+
+    Where one over the quantum is a power of two, the numbers as they are have quanta for last bits.
+    """
+    plain = math.frexp(scale)[0] == 0.5  # as of all powers of two
+    return (_SHIFT / scale, None) if plain else (_SHIFT, scale)
 
 
 def _sum_type(layout: Layout, facts: Facts) -> np.dtype[Any]:

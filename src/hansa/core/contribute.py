@@ -90,9 +90,6 @@ class RoundTask:
 Trained: TypeAlias = tuple[Vector, float]
 """What training gave: the (d,) delta, and the mean loss over the steps."""
 
-TrainedRows: TypeAlias = tuple[Vector, NDArray[np.float64]]
-"""The same of k clients: (k, d) float32 deltas and (k,) mean losses."""
-
 
 def contribute(
     task: RoundTask, client: str, model: Model, split: Split, noise: Noise | None = None
@@ -168,23 +165,30 @@ def encoded(task: RoundTask, ctx: Context, split: Split, trained: Trained | None
     return update
 
 
-def encoded_rows(
-    task: RoundTask, contexts: Sequence[Context], splits: Sequence[Split], trained: TrainedRows
-) -> Vector:
-    """The (k, d) updates of several clients, each row what `encoded` makes of it, to the bit.
+def encode_rows(
+    task: RoundTask,
+    contexts: Sequence[Context],
+    splits: Sequence[Split],
+    rows: Vector,
+    losses: NDArray[np.float64],
+) -> None:
+    """Encodes the updates of several clients in place: each row as by `encoded`, to the bit.
 
     Args:
       task: the round, with stages that encode rows; see `Fold.in_rows`.
       contexts: each client's place in it.
       splits: each client's examples.
-      trained: what training gave.
+      rows: (k, d) float32; deltas in their segment, and anything in the others.
+      losses: (k,) mean losses over the steps.
 
     Raises:
       HansaError: a stage cannot encode one of the rows.
     """
-    layout, (deltas, losses) = task.layout, trained
-    rows = np.zeros((len(contexts), layout.size), np.float32)
+    layout = task.layout
     sizes = np.array([len(split.train) for split in splits])
+    for segment in layout.segments:
+        if segment.name != "delta":
+            rows[:, slice(*layout.bounds(segment.name))] = 0
     start, end = layout.bounds("metrics")
     if end > start:
         if task.measured:
@@ -194,14 +198,11 @@ def encoded_rows(
                     row[start + 2 : end] = found
         rows[:, start] = losses * sizes
         rows[:, start + 1] = sizes
-    start, end = layout.bounds("delta")
-    rows[:, start:end] = deltas
     start, end = layout.bounds("weight")
     rows[:, start:end] = sizes[:, np.newaxis]
     for stage in task.plan.parts.stages:
         if isinstance(stage, EncodesRows):
             stage.encode_rows(rows, layout)
-    return rows
 
 
 def train_locally(task: RoundTask, ctx: Context, split: Split) -> Trained:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial as call
 
 from hansa.aggregators.grouped import SUM
-from hansa.core.contribute import Fold, RoundTask, contribute, encoded, encoded_rows
+from hansa.core.contribute import Fold, RoundTask, contribute, encode_rows, encoded
 from hansa.core.parts import Dropout, Partial, Split, Update
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
@@ -64,7 +64,11 @@ class Share:
                 groups[client], splits[client] = group, split
         for stack in self._trainer.stacks(self._task, tuple(splits.items())):
             clients = [ctx.client for ctx in stack.contexts]
-            if not self._in_rows(clients, groups, stack):
+            numbers = {groups[client] for client in clients}
+            if len(numbers) == 1 and self._fold.in_rows:
+                if not self._in_rows(clients, numbers.pop(), stack):
+                    continue  # each alone, so that whoever it was is found and left out
+            else:
                 self._one_by_one(groups, stack)
             for client in clients:
                 del splits[client]
@@ -81,22 +85,19 @@ class Share:
             return None
         return split
 
-    def _in_rows(self, clients: Sequence[str], groups: dict[str, int], stack: Stack) -> bool:
+    def _in_rows(self, clients: Sequence[str], group: int, stack: Stack) -> bool:
         """Encodes and adds the updates of a stack in one pass, or says that this cannot be."""
-        numbers = {groups[client] for client in clients}
-        if len(numbers) != 1 or not self._fold.in_rows:
-            return False
-        (number,) = numbers
-        partial = self._partials.get(number) or self._fold.zero()
+        partial = self._partials.get(group) or self._fold.zero()
         try:
-            rows = encoded_rows(self._task, stack.contexts, stack.splits, stack.trained)
-            self._partials[number] = self._fold.add_rows(partial, clients, rows)
+            encode_rows(self._task, stack.contexts, stack.splits, stack.rows, stack.losses)
+            self._partials[group] = self._fold.add_rows(partial, clients, stack.rows)
         except Exception:  # noqa: BLE001  one by one, whoever it was is found and left out
             return False
         return True
 
     def _one_by_one(self, groups: dict[str, int], stack: Stack) -> None:
-        rows = zip(stack.contexts, stack.splits, *stack.trained, strict=True)
+        deltas = stack.rows[:, stack.deltas]
+        rows = zip(stack.contexts, stack.splits, deltas, stack.losses, strict=True)
         for ctx, split, delta, loss in rows:
             made = call(encoded, self._task, ctx, split, (delta, float(loss)))
             self._add(groups[ctx.client], ctx.client, made)

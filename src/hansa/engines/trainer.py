@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hansa.core.contribute import Purpose, RoundTask, TrainedRows, context_of
+from hansa.core.contribute import Purpose, RoundTask, context_of
 from hansa.core.parts import Context, Model, Split
+from hansa.core.vector import Vector
 from hansa.work.sgd import LocalSGD
 
 if TYPE_CHECKING:
@@ -37,12 +39,16 @@ class Stack:
     Attributes:
       contexts: each client's place in the round.
       splits: each client's examples.
-      trained: what training gave, all of it finite.
+      rows: (k, d) float32 memory for their updates, with the deltas in their place, all finite.
+      deltas: where they are in it.
+      losses: (k,) mean losses over the steps.
     """
 
     contexts: tuple[Context, ...]
     splits: tuple[Split, ...]
-    trained: TrainedRows
+    rows: Vector
+    deltas: slice
+    losses: NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -63,6 +69,7 @@ class Trainer:
             return
         from hansa.work.stacked import kind_of, train_stack
 
+        place = slice(*task.layout.bounds("delta"))
         kinds: dict[Kind, list[tuple[Context, Split]]] = {}
         for client, split in clients:
             if len(split.train):
@@ -70,19 +77,21 @@ class Trainer:
                 kinds.setdefault(kind_of(split.train), []).append((ctx, split))
         for stack in kinds.values():
             some = [(ctx, split.train) for ctx, split in stack]
+            rows = np.empty((len(stack), task.layout.size), np.float32)
+            deltas = rows[:, place]
             try:
-                deltas, losses = train_stack(self._stacked(), work, task.params, some)
+                losses = train_stack(self._stacked(), work, task.params, some, deltas)
             except Exception:  # noqa: BLE001, S112  each alone, who raises says it again
                 continue
             fine = np.isfinite(losses)
-            if not np.isfinite(deltas).all():
+            if not np.isfinite(deltas.sum()):  # sooner than to look at each
                 fine &= np.isfinite(deltas).all(axis=1)
             if not fine.all():
                 stack = [one for one, good in zip(stack, fine, strict=True) if good]
-                deltas, losses = deltas[fine], losses[fine]
+                rows, losses = rows[fine], losses[fine]
             if stack:
                 contexts, splits = zip(*stack, strict=True)
-                yield Stack(contexts, splits, (deltas, losses))
+                yield Stack(contexts, splits, rows, place, losses)
 
     def _stacked(self) -> StackedGradient:
         if self._gradient is None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -92,14 +91,12 @@ class LocalSGD:
     def batches(self, examples: int, ctx: Context) -> Iterator[NDArray[Any]]:
         """Positions of each step's examples, shuffled anew for each pass by the client's key."""
         size = min(self.batch_size or examples, examples)
-        steps = self.local_steps or self.local_epochs * -(-examples // size)
-        for epoch in count():
+        each = -(-examples // size)
+        steps = self.local_steps or self.local_epochs * each
+        for epoch in range(-(-steps // each)):
             order = ctx.key.permutation(examples, "shuffle", epoch)
-            for start in range(0, examples, size):
-                if steps == 0:
-                    return
-                steps -= 1
-                yield order[start : start + size]
+            for step in range(min(each, steps - epoch * each)):
+                yield order[step * size : (step + 1) * size]
 
     def init(self, shared: Vector, ctx: Context) -> SGDState:  # noqa: ARG002  seam
         """A copy of the received parameters, at rest."""

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hansa.core.contribute import TrainedRows
 from hansa.core.parts import Context, Examples
 from hansa.core.vector import Schema, Vector
 from hansa.work.sgd import LocalSGD
@@ -57,17 +56,25 @@ class _Row:
 
 
 def train_stack(
-    gradient: StackedGradient, work: LocalSGD, params: Vector, clients: Sequence[Client]
-) -> TrainedRows:
-    """What `work` makes of each client, in the clients' order.
+    gradient: StackedGradient,
+    work: LocalSGD,
+    params: Vector,
+    clients: Sequence[Client],
+    deltas: Vector,
+) -> NDArray[np.float64]:
+    """Writes what `work` makes of each client.
 
-    A client's deltas may be infinite or NaN where it diverges, as in a loop; no other's are then.
+    A client's delta may be infinite or NaN where it diverges, as in a loop; no other's is then.
 
     Args:
       gradient: of the task's loss.
       work: what the clients do.
       params: (d,) float32 parameters that all received.
       clients: of one kind.
+      deltas: (k, d) float32 memory for the deltas, in the clients' order.
+
+    Returns:
+      (k,) mean losses over the steps.
 
     Raises:
       Exception: whatever the task raises on the examples of any of them.
@@ -77,10 +84,11 @@ def train_stack(
         for at, (ctx, examples) in enumerate(clients)
     ]
     rows.sort(key=lambda row: len(row.batches), reverse=True)
-    deltas, losses = np.empty((len(rows), len(params)), np.float32), np.empty(len(rows))
+    losses = np.empty(len(rows))
     for some in _in_memory(rows):
-        _descend(gradient, work, params, some, (deltas, losses))
-    return deltas, losses
+        places = [row.at for row in some]
+        losses[places] = _descend(gradient, work, params, some, deltas)
+    return losses
 
 
 def _in_memory(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
@@ -98,9 +106,9 @@ def _descend(
     work: LocalSGD,
     params: Vector,
     rows: Sequence[_Row],
-    found: TrainedRows,
-) -> None:
-    """Trains the rows of one stack, and writes what was found to their places."""
+    deltas: Vector,
+) -> NDArray[np.float64]:
+    """Trains the rows of one stack, writes deltas to their places, and gives the mean losses."""
     shared = _arrays(gradient.model.schema, params)
     arrays = [array.repeat(len(rows), *[1] * (array.dim() - 1)) for array in shared]
     velocity = [torch.zeros_like(array) for array in arrays] if work.momentum else None
@@ -118,16 +126,26 @@ def _descend(
             batches.fill(active, step),
         )
         losses[:active] += means.numpy() * batches.sizes[step, :active]
-    places = [row.at for row in rows]
-    seen = batches.sizes.sum(axis=0)
-    found[1][places] = losses / seen
-    for row, place in enumerate(places):
-        start = 0
-        for array in arrays:
-            mine = array[row].numpy().reshape(-1)
-            end = start + len(mine)
-            np.subtract(mine, params[start:end], out=found[0][place, start:end])
-            start = end
+    _write_deltas(params, arrays, [row.at for row in rows], deltas)
+    found: NDArray[np.float64] = losses / batches.sizes.sum(axis=0)
+    return found
+
+
+def _write_deltas(
+    params: Vector, arrays: Sequence[torch.Tensor], places: Sequence[int], deltas: Vector
+) -> None:
+    """Writes how far each row of the arrays moved to its place in (k, d) memory."""
+    start, first = 0, places[0]
+    for array in arrays:
+        moved = array.numpy().reshape(len(array), -1)
+        end = start + moved.shape[1]
+        given, room = params[start:end], deltas[:, start:end]
+        if list(places) == list(range(first, first + len(places))):  # in one call
+            np.subtract(moved, given, out=room[first : first + len(places)])
+        else:
+            for mine, place in zip(moved, places, strict=True):
+                np.subtract(mine, given, out=room[place])
+        start = end
 
 
 def _arrays(schema: Schema, params: Vector) -> list[torch.Tensor]:
@@ -151,6 +169,7 @@ class _Batches:
       sizes: (s, k) examples in a batch; 0 where a client is done.
       weights: of each example.
       targets: (s, k, b, ...).
+      negative: whether one of the targets is below zero.
       inputs: (k, b, ...), used again by the next step.
     """
 
@@ -159,6 +178,7 @@ class _Batches:
     sizes: NDArray[np.int64]
     weights: torch.Tensor
     targets: torch.Tensor
+    negative: bool
     inputs: torch.Tensor
 
     @classmethod
@@ -192,6 +212,7 @@ class _Batches:
             sizes,
             torch.from_numpy(weights),
             torch.from_numpy(targets),
+            bool(targets.min() < 0),
             torch.from_numpy(inputs),
         )
 
@@ -204,4 +225,9 @@ class _Batches:
                 own.take(positions, axis=0, out=room, mode="clip")
             else:
                 room[...] = own[positions]
-        return Batch(self.inputs[:active], self.targets[step, :active], self.weights[step, :active])
+        return Batch(
+            self.inputs[:active],
+            self.targets[step, :active],
+            self.weights[step, :active],
+            self.negative,
+        )

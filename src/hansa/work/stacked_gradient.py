@@ -44,16 +44,18 @@ class Batch:
       inputs: (k, b, ...).
       targets: (k, b, ...) integers.
       weights: (k, b) of each example in the client's loss; 0 where a batch is filled up.
+      negative: whether targets may be below zero, as a class that does not count is.
     """
 
     inputs: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    negative: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of inputs and targets."""
-        return (*self.inputs.shape, *self.targets.shape)
+        """What a trace holds for: shapes of inputs and targets, and their range."""
+        return (*self.inputs.shape, *self.targets.shape, int(self.negative))
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ class StackedGradient:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch about its own parts
             graph = make_fx(self._plain)(*params, batch.inputs, batch.targets, batch.weights)
-        self._traced[batch.shape] = tidied(graph)
+        self._traced[batch.shape] = tidied(graph, negative=batch.negative)
 
     def _trace_of(self, params: Arrays, batch: Batch) -> GraphModule | None:
         shape = batch.shape

@@ -7,6 +7,7 @@
 | a gradient (a^T b)^T of a matrix product       | b^T a, whose memory is that of parameters  |
 | a step along such a product                    | one `baddbmm_`: no gradient is written     |
 | a pool over images of many channels            | the same, where channels come last         |
+| cross-entropy                                  | a shorter one (`hansa.work.stacked_classes`) |
 | an operation that writes to what it is given   | the graph is left as it is                 |
 """
 
@@ -17,6 +18,12 @@ from typing import Any, cast
 
 import torch
 from torch.fx import GraphModule, Node
+
+from hansa.work.stacked_classes import (
+    with_narrow_products,
+    with_short_losses,
+    without_ignored_class,
+)
 
 _aten = torch.ops.aten
 _VIEWS = {
@@ -43,14 +50,24 @@ _SAME_IF_SHAPED_ALIKE = {
 }
 
 
-def tidied(graph: GraphModule) -> GraphModule:
-    """The same pass without operations that do nothing; its outputs are losses and gradients."""
+def tidied(graph: GraphModule, *, negative: bool = True) -> GraphModule:
+    """The same pass without operations that do nothing.
+
+    Args:
+      graph: its last arguments are inputs, targets and weights; its outputs are losses and
+        gradients.
+      negative: whether targets may be below zero.
+    """
     if _writes(graph):
         return graph
+    if not negative:
+        without_ignored_class(graph, list(graph.graph.find_nodes(op="placeholder"))[-2])
     _products_as_stored(graph)
     _without(graph, _same)
     _merged(graph)
+    with_short_losses(graph)
     _pools_by_channel(graph)
+    with_narrow_products(graph)
     return _finished(graph)
 
 

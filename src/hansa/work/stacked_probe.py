@@ -53,7 +53,8 @@ def why_not(gradient: StackedGradient, params: Vector, kind: Kind) -> str | None
         next(iter(model.per_example(near, both[0])), None)
         work = LocalSGD(client_lr=1.0)
         clients = [(_context(model, examples), examples) for examples in both]
-        stacked = train_stack(gradient, work, near, clients)
+        deltas = np.empty((len(clients), len(params)), np.float32)
+        stacked = deltas, train_stack(gradient, work, near, clients, deltas)
         plain = [_alone(work, near, client) for client in clients]
     except HansaError as error:
         return error.message
@@ -89,8 +90,9 @@ def seconds_stacked(
     """What a step of one client takes in a stack of so many."""
     step = _step_of(work)
     some = _clients(gradient.model, params, kind, step.batch_size, clients)
-    train_stack(gradient, step, params, some)  # the pass is traced
-    return _quickest(lambda: train_stack(gradient, step, params, some)) / clients
+    deltas = np.empty((clients, len(params)), np.float32)
+    train_stack(gradient, step, params, some, deltas)  # the pass is traced
+    return _quickest(lambda: train_stack(gradient, step, params, some, deltas)) / clients
 
 
 def _step_of(work: LocalSGD) -> LocalSGD:
