@@ -30,7 +30,9 @@ def event_words(event: Mapping[str, Any]) -> str:
         case "round.closed":
             return (
                 f"{round_words(body)}: {body['counted']} of {body['asked']} in "
-                f"{body['seconds']:.2f} s" + "".join(f"  {m}" for m in metric_words(body))
+                f"{body['seconds']:.2f} s"
+                + age_words(body)
+                + "".join(f"  {m}" for m in metric_words(body))
             )
         case "round.void":
             return f"{round_words(body)} is void: {body['counted']} of {body['asked']} came"
@@ -60,6 +62,15 @@ def round_words(body: Mapping[str, Any]) -> str:
 def metric_words(body: Mapping[str, Any]) -> Sequence[str]:
     """`loss 0.4679` and so on; what is not defined is left out."""
     return [f"{n} {v:.4g}" for n, v in body["metrics"].items() if isinstance(v, float)]
+
+
+def age_words(body: Mapping[str, Any]) -> str:
+    """How old the models were that updates came from; empty where rounds wait for all of them."""
+    ages = body.get("ages", ())
+    if not sum(ages):
+        return ""
+    mean = sum(age * count for age, count in enumerate(ages)) / sum(ages)
+    return f", models {mean:.1f} rounds old"
 
 
 def without_fix(reason: str) -> str:

@@ -222,6 +222,27 @@ def test_receipts_that_do_not_fit_the_record_close_nothing(running, receipts, wo
     assert running.folded("j1", begun) == fold(1, "kiel")
 
 
+def test_what_counted_since_a_round_is_the_first_that_did(running):
+    """kiel counts in rounds 0 and 2, riga in 0 and 1, lund in none but the open one."""
+    for number, members in enumerate((("kiel", "riga"), ("riga",), ("bremen", "kiel"))):
+        where = opening(number)
+        running.open_round("j1", where, 20.0)
+        receipts = {member: name_of("sent", number, member) for member in members}
+        done = record(where, members)
+        running.close_round("j1", done, state(done), 30.0, receipts)
+    since = running.counted_since
+    assert since("j1", "kiel", 0, 0) == name_of("sent", 0, "kiel")
+    assert since("j1", "kiel", 0, 1) == since("j1", "kiel", 1, 0) == name_of("sent", 2, "kiel")
+    assert since("j1", "kiel", 2, 0) == name_of("sent", 2, "kiel")
+    assert since("j1", "kiel", 2, 1) is since("j1", "kiel", 3, 0) is None
+    assert since("j1", "riga", 1, 0) == name_of("sent", 1, "riga")
+    assert since("j1", "lund", 0, 0) is since("another", "kiel", 0, 0) is None
+    where = opening(3)
+    running.open_round("j1", where, 40.0)
+    running.commit_fold("j1", where, fold(1, "lund", "bremen"))
+    assert since("j1", "lund", 1, 0) == name_of("update", "lund"), "durable before the round ends"
+
+
 def test_records_come_in_the_order_in_which_rounds_ended(running):
     assert running.last_record("j1") is None
     done = [run_round(running, "j1", number) for number in range(12)]

@@ -7,14 +7,19 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hansa.coordinator.conversation import Conversation
 from hansa.coordinator.intake import Intake, check_same
+from hansa.coordinator.rows import JobRow
 from hansa.coordinator.store import Store
+from hansa.coordinator.submission import arrives
 from hansa.core.contribute import Purpose
 from hansa.core.round import Opening
 from hansa.errors import HansaError, RoundVoid, Unavailable
+
+if TYPE_CHECKING:
+    from hansa.coordinator.stream import Stream
 
 _Kept = TypeVar("_Kept")
 
@@ -46,6 +51,20 @@ class Desk:
         self._open: dict[RoundKey, list[Intake]] = {}
         self._closing: dict[RoundKey, list[Intake]] = {}
         self._closed: OrderedDict[RoundKey, dict[str, str]] = OrderedDict()
+        self._streams: dict[str, Stream] = {}
+
+    @contextmanager
+    def streaming(self, stream: Stream) -> Iterator[None]:
+        """Directs all updates of a job's training to its stream, whatever round they are of."""
+        self._streams[stream.job] = stream
+        try:
+            yield
+        finally:
+            del self._streams[stream.job]
+
+    def stream(self, key: RoundKey) -> Stream | None:
+        """The stream for the updates of a round; None if each round takes its own."""
+        return self._streams.get(key.job) if key.purpose is Purpose.TRAIN else None
 
     @contextmanager
     def taking(self, intake: Intake) -> Iterator[None]:
@@ -121,7 +140,9 @@ class Desk:
             up yet.
         """
         known = self._closed.get(key)
-        counted = known.get(site) if known else await asyncio.to_thread(self._look_up, key, site)
+        counted = known.get(site) if known else None
+        if counted is None:
+            counted = await asyncio.to_thread(self._look_up, key, site)
         if counted is None:
             raise RoundVoid(
                 "the round is over or unknown", fix="drop the update and wait for the next round"
@@ -135,6 +156,14 @@ class Desk:
 
     def _look_up(self, key: RoundKey, site: str) -> str | None:
         """SHA-256 of the site's update in the result of a round; None if it has none."""
+        job = self._arriving(key)
+        if job is not None:
+            counted = self._store.counted_since(key.job, site, key.round, key.attempt)
+            if counted is None and not job.status.final:
+                raise Unavailable(
+                    "the job goes on in a moment", fix="deliver the update again then"
+                )
+            return counted
         opening = Opening(key.purpose, key.round, key.attempt, (), "")
         fold = self._store.folded(key.job, opening)
         known = dict(zip(fold.members, fold.receipts, strict=True)) if fold is not None else {}
@@ -144,6 +173,12 @@ class Desk:
         if current is not None and RoundKey.of(key.job, current.opening) == key:
             raise Unavailable("the round goes on in a moment", fix="deliver the update again then")
         return None
+
+    def _arriving(self, key: RoundKey) -> JobRow | None:
+        """The job, if its updates of training count in whichever round they arrive."""
+        if key.purpose is not Purpose.TRAIN:
+            return None
+        return next((j for j in self._store.jobs() if j.id == key.job and arrives(j)), None)
 
 
 def _drop(where: dict[RoundKey, list[_Kept]], key: RoundKey, one: _Kept) -> None:

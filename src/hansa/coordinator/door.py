@@ -157,7 +157,10 @@ class Door:
     def _declined(self, site: str, declined: pb.Declined) -> None:
         key, reason = _key(declined.round), declined.reason[:500]
         intake, talk = self.desk.find(key, site), self.desk.talk(key, site)
-        if intake is not None:
+        stream = self.desk.stream(key)
+        if stream is not None:
+            stream.decline(site, key, reason)
+        elif intake is not None:
             intake.decline(site, reason)
         if talk is not None:
             talk.decline(site, reason)
@@ -211,11 +214,11 @@ class Door:
                     self.members.recheck(caller)
                     yield content_of(frame, DELIVERED)
 
-            intake = self.desk.find(key, site)
-            if intake is not None:
-                announced = Header(
-                    header.plan_digest, header.layout_digest, header.size, header.sha256
-                )
+            intake, stream = self.desk.find(key, site), self.desk.stream(key)
+            announced = Header(header.plan_digest, header.layout_digest, header.size, header.sha256)
+            if stream is not None:
+                await stream.deliver(site, key, announced, go())
+            elif intake is not None:
                 await intake.deliver(site, announced, go())
             else:
                 await self.desk.check_counted(key, site, header.plan_digest, header.sha256)

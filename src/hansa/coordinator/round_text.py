@@ -83,6 +83,7 @@ def summary(record: RoundRecord) -> dict[str, object]:
         "metrics": _numbers(record.metrics),
         "seconds": record.seconds,
         "model": record.model,
+        **({"ages": record.ages} if record.ages else {}),
     }
 
 

@@ -32,7 +32,6 @@ from hansa.coordinator.rows import Decision, JobRow, Status
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
 from hansa.coordinator.submission import plan_of
-from hansa.core.arrival import Buffer
 from hansa.core.contribute import Purpose
 from hansa.core.keys import Noise, NoiseSource, ReplayKey
 from hansa.core.parts import Correlated
@@ -250,11 +249,6 @@ class Runner:
     async def _prepare(self, job: Open) -> None:
         """Offers the job and returns once enough sites have accepted the plan."""
         row, floor = job.row, self._floor
-        if Buffer.of(job.plan.job) is not None:
-            raise Refused(
-                "rounds that are filled as updates arrive run in simulations only",
-                fix="set another cohort.sampler",
-            )
         for decision in await asyncio.to_thread(floor.store.decisions, row.id):
             job.verdicts.setdefault(decision.site, decision.accepted)
         if row.status is Status.SUBMITTED:
@@ -359,22 +353,23 @@ class Runner:
     async def _train(self, job: Open) -> None:
         row, plan, floor = job.row, job.plan, self._floor
         sums = await asyncio.to_thread(floor.sums, row.id)
+        engine = NetworkEngine(
+            job=row.id,
+            roster=floor.roster,
+            desk=floor.desk,
+            shelf=floor.shelf,
+            blobs=floor.blobs,
+            store=floor.store,
+            accumulator=sums,
+            buffers=floor.buffers,
+            federation=floor.members.federation,
+            directory=floor.members.directory,
+            revocations=floor.members.revocation_list,
+            heads=floor.heads,
+        )
         world = World(
             job=row.id,
-            engine=NetworkEngine(
-                job=row.id,
-                roster=floor.roster,
-                desk=floor.desk,
-                shelf=floor.shelf,
-                blobs=floor.blobs,
-                store=floor.store,
-                accumulator=sums,
-                buffers=floor.buffers,
-                federation=floor.members.federation,
-                directory=floor.members.directory,
-                revocations=floor.members.revocation_list,
-                heads=floor.heads,
-            ),
+            engine=engine,
             ledger=StoreLedger(floor.store, row.id, plan.charges, floor.clock, job.budget),
             journal=StoreJournal(
                 job=row.id,
@@ -394,7 +389,9 @@ class Runner:
         if last is not None and last.purpose is Purpose.EVALUATE:
             return  # an earlier process came to the end of the job, and died before it said so
         # Handed over, not kept: each name for the state would keep a model in memory.
-        await train(plan, await asyncio.to_thread(self._state, job), world)
+        with engine.streaming(plan) as streaming:
+            world = replace(world, engine=streaming)
+            await train(plan, await asyncio.to_thread(self._state, job), world)
 
     def _noise(self, job: Open) -> Noise:
         """Fresh noise, or the job's own key where rounds must know the noise of others."""

@@ -128,6 +128,28 @@ class Rounds(Subject):
 
         return self.database.read(step)
 
+    def counted_since(self, job: str, client: str, number: int, attempt: int) -> str | None:
+        """What a client sent that counts in the first round of training since one, or in it.
+
+        Rounds are in the order of their numbers, and of their attempts.
+
+        Returns:
+          The receipt text of its fold, such as the SHA-256 of its update; None if it has not
+          counted since.
+        """
+        table = schema.members
+        since = (table.c.round > number) | (
+            (table.c.round == number) & (table.c.attempt >= attempt)
+        )
+        theirs = (
+            (table.c.job == job)
+            & (table.c.purpose == Purpose.TRAIN.value)
+            & (table.c.client == client)
+        )
+        query = select(table.c.receipt).where(theirs & since)
+        first = query.order_by(table.c.round, table.c.attempt).limit(1)
+        return self.database.read(lambda connection: connection.scalar(first))
+
     def close_round(
         self,
         job: str,

@@ -5,6 +5,7 @@ The coordinator compiles the plan from the words and the facts; it never imports
 
 from __future__ import annotations
 
+import json
 import secrets
 
 import numpy as np
@@ -74,3 +75,9 @@ def plan_of(row: JobRow) -> Plan:
             fix="finish the job with the version that it was submitted to, or submit it again",
         )
     return plan
+
+
+def arrives(row: JobRow) -> bool:
+    """Whether a stored job's updates count in whichever round they arrive."""
+    words = json.loads(row.words_json)
+    return bool(words.get("cohort", {}).get("sampler") == "arrival")

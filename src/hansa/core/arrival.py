@@ -14,7 +14,7 @@ are the polynomial of Xie et al., "Asynchronous Federated Optimization", arXiv 1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hansa.core.job import Job
@@ -123,6 +123,11 @@ class Flights:
     now: float = 0.0
     flights: tuple[Flight, ...] = ()
     models: tuple[tuple[int, Begun], ...] = ()
+
+
+def counts(ages: Mapping[int, int]) -> tuple[int, ...]:
+    """How many updates were 0, 1, 2 and so on rounds old, from the numbers by age."""
+    return tuple(ages.get(age, 0) for age in range(max(ages, default=-1) + 1))
 
 
 def too_old_words(age: int) -> str:

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hansa.core.arrival import Begun, Buffer, Flight, Flights, too_old_words
+from hansa.core.arrival import Begun, Buffer, Flight, Flights, counts, too_old_words
 from hansa.core.contribute import Purpose, RoundTask
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Course, Dropout, Partial
@@ -136,7 +136,7 @@ class BufferedEngine:
                 break
         yield Course(
             seconds=None if self.timed is None else air.now - began,
-            ages=tuple(ages[age] for age in range(max(ages, default=0) + 1)),
+            ages=counts(ages),
             flights=air.after(),
         )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hansa.coordinator.accumulator import DurableAccumulator
@@ -20,8 +21,11 @@ from hansa.coordinator.roster import Roster
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.spare import Spare
 from hansa.coordinator.store import Store
-from hansa.core.contribute import RoundTask
-from hansa.core.parts import Dropout, Partial
+from hansa.coordinator.stream import Stream
+from hansa.core.arrival import Buffer
+from hansa.core.contribute import Purpose, RoundTask
+from hansa.core.parts import Course, Dropout, Partial
+from hansa.core.plan import Plan
 from hansa.core.round import Opening
 from hansa.engines.goal import goal_of
 from hansa.engines.masking import groups_of, revealed, session_of
@@ -51,6 +55,7 @@ class NetworkEngine:
       directory: checks what sites sign.
       revocations: the authority's list of revoked sites, as it is now.
       heads: the budgets' chain, shown to each site before its work.
+      stream: who is at work, where updates count in whichever round they arrive.
     """
 
     job: str
@@ -66,27 +71,65 @@ class NetworkEngine:
     revocations: Callable[[], str]
     heads: Heads
     spare: Spare = field(default_factory=Spare)
+    stream: Stream | None = None
 
     @property
     def real(self) -> bool:
         """True: the clients are other parties."""
         return True
 
+    @contextmanager
+    def streaming(self, plan: Plan) -> Iterator[NetworkEngine]:
+        """The engine from the first round to the last; with a stream if updates come late."""
+        buffer = Buffer.of(plan.job)
+        if buffer is None:
+            yield self
+            return
+        stream = Stream(
+            self.job,
+            buffer,
+            roster=self.roster,
+            shelf=self.shelf,
+            blobs=self.blobs,
+            store=self.store,
+            memory=self.buffers,
+            ask=self._push,
+            withdraw=self._take_back,
+        )
+        with self.desk.streaming(stream), stream.running():
+            yield replace(self, stream=stream)
+
     async def gather(
         self, task: RoundTask, cohort: Sequence[str]
-    ) -> AsyncIterator[Partial | Dropout]:
+    ) -> AsyncIterator[Partial | Dropout | Course]:
         """Pushes the work, waits until the deadline, and yields the durable sum.
 
         A site that comes back before the deadline is pushed its work again.
         """
         await self.heads.refresh()
+        if self.stream is not None and task.purpose is Purpose.TRAIN:
+            async for each in self._arriving(self.stream, task, cohort):
+                yield each
+            return
+        if self.stream is not None:
+            self.stream.end()
         mask = mask_of(task.plan)
         going = self._plain(task, cohort) if mask is None else self._masked(task, cohort, mask)
         async for item in going:
             if isinstance(item, Dropout):
-                withdraw = pb.ToSite(withdraw=self._withdraw(task, item))
-                self.roster.push(item.client, withdraw)
+                self._take_back(item.client, task, item.reason)
             yield item
+
+    async def _arriving(
+        self, stream: Stream, task: RoundTask, cohort: Sequence[str]
+    ) -> AsyncIterator[Partial | Dropout | Course]:
+        """The updates that come first, also of who was asked in an earlier round."""
+        buffer = task.plan.parts.sampler.cap
+        intake = self._intake(task, cohort, limit=buffer)
+        await intake.load()
+        with self.desk.taking(intake):
+            async for item in stream.fill(intake, task):
+                yield item
 
     async def _plain(
         self, task: RoundTask, cohort: Sequence[str]
@@ -180,7 +223,11 @@ class NetworkEngine:
         ]
 
     def _intake(
-        self, task: RoundTask, cohort: Sequence[str], fold: MaskedFold | None = None
+        self,
+        task: RoundTask,
+        cohort: Sequence[str],
+        fold: MaskedFold | None = None,
+        limit: int = 0,
     ) -> Intake:
         opening = Opening(task.purpose, task.round, task.attempt, tuple(cohort), task.model)
         return Intake(
@@ -192,6 +239,7 @@ class NetworkEngine:
             buffers=self.buffers,
             spare=self.spare,
             fold=fold,
+            limit=limit,
         )
 
     def _round(self, task: RoundTask) -> pb.RoundId:
@@ -216,5 +264,6 @@ class NetworkEngine:
             clip=task.clip,
         )
 
-    def _withdraw(self, task: RoundTask, dropout: Dropout) -> pb.Withdraw:
-        return pb.Withdraw(job=self.job, round=self._round(task), reason=dropout.reason)
+    def _take_back(self, site: str, task: RoundTask, reason: str) -> None:
+        withdraw = pb.Withdraw(job=self.job, round=self._round(task), reason=reason)
+        self.roster.push(site, pb.ToSite(withdraw=withdraw))

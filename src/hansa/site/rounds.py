@@ -176,6 +176,7 @@ class Rounds:
             accepted, vector = await self._trained(key, order)
             mask = mask_of(accepted.plan)
             if mask is None:
+                self._leaving.add(key)  # what is written down as left is sent, whatever comes now
                 package = await asyncio.to_thread(self._packed, accepted, order, vector)
                 del vector
                 why_not = await self._deliver(key, package)
