@@ -7,13 +7,13 @@
     [privacy]                  LocalNoise       if each client hides its own data
     [quantization]             Quantize         if the job has a step, after Rotate if it says so
     [secure_aggregation]       Mask             if it is enabled
-    [aggregation]   Mean | Median | TrimmedMean | Robust | FLTrust | Grouped
+    [aggregation]   Mean | Median | TrimmedMean | Robust | FLTrust | Agnostic | Grouped
     [defend]        Judge            if clients are to have a standing
     [privacy]       NoNoise | CentralGaussian | CentralDiscrete | CorrelatedGaussian
                             | DistributedGaussian | LocalGaussian | ExampleGaussian
 
 Where the clients add the noise, Rotate and DiscreteGaussian stand in place of Quantize; where the
-job asks for fairness, FairWeight stands in place of Weight.
+job asks for fairness, FairWeight or LossWeight stands in place of Weight.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+from hansa.aggregators.agnostic import Agnostic
 from hansa.aggregators.grouped import Grouped
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import FLTrust, Median, Robust, TrimmedMean
@@ -53,6 +54,7 @@ from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
 from hansa.stages.fair_weight import FairWeight
 from hansa.stages.local_noise import LocalNoise
+from hansa.stages.loss_weight import LossWeight
 from hansa.stages.mask import Mask
 from hansa.stages.quantize import Quantize, fits, smallest_step
 from hansa.stages.rotate import Rotate, reach
@@ -157,6 +159,8 @@ def _aggregator(job: Job) -> Aggregator:
         gated = private(job) and not (local(job) or by_example(job))
         return Mean(Divisor.FIXED if gated else Divisor.REALISED)
     words, groups = job.aggregation, job.secure_aggregation.groups
+    if words.rule == "agnostic":
+        return Agnostic(words.tail)
     if words.rule == "fltrust":
         return FLTrust(words.trusted)
     if words.rule not in BY_COORDINATE or words.mixing != "none":
@@ -256,11 +260,13 @@ def local_noise(job: Job) -> LocalNoise:
     return LocalNoise(job.privacy.clip, job.privacy.noise_multiplier)
 
 
-def weight_of(job: Job) -> Weight | FairWeight:
+def weight_of(job: Job) -> Weight | FairWeight | LossWeight:
     """How much a client counts."""
     words = job.aggregation
     most = words.max_weight or math.inf
     weight = Weight(words.weighting, most)
+    if words.rule == "agnostic":
+        return LossWeight(weight, most)
     if not words.fairness:
         return weight
     rate = getattr(job.algorithm.work, "client_lr", 0.0)

@@ -321,6 +321,8 @@ def _words_without_effect(job: Job) -> Iterable[PlanError]:
 def _fair_words(job: Job) -> Iterable[PlanError]:
     """What weights by the clients' losses cannot be combined with."""
     words = job.aggregation
+    if words.rule == "agnostic":
+        yield from _agnostic_words(job)
     if not words.fairness:
         return
     if words.rule != "mean":
@@ -344,6 +346,22 @@ def _fair_words(job: Job) -> Iterable[PlanError]:
         )
 
 
+def _agnostic_words(job: Job) -> Iterable[PlanError]:
+    """What a rule that is told each client's loss cannot be combined with."""
+    if private(job):
+        yield PlanError(
+            "aggregation.rule",
+            "is told each client's loss, which no noise hides",
+            'set aggregation.rule = "mean", or leave the mechanism of [privacy] out',
+        )
+    if job.defend.standing:
+        yield PlanError(
+            "defend.standing",
+            'leaves out who stands out, which is whom the rule "agnostic" follows',
+            "leave [defend] out, or use a robust rule",
+        )
+
+
 def _robust_words(job: Job) -> Iterable[PlanError]:
     """Words of a robust rule that another rule does not read."""
     words = job.aggregation
@@ -355,7 +373,7 @@ def _robust_words(job: Job) -> Iterable[PlanError]:
             "a rule over sums of groups looks at each coordinate alone",
             'set aggregation.rule = "median" or "trimmed_mean", and leave aggregation.mixing out',
         )
-    if words.mixing != "none" and words.rule in ("mean", "fltrust"):
+    if words.mixing != "none" and words.rule in ("mean", "fltrust", "agnostic"):
         yield PlanError(
             "aggregation.mixing",
             f'comes before a rule that leaves updates out, and the rule is "{words.rule}"',

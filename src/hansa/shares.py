@@ -13,6 +13,7 @@ from hansa.privacy.accountants import DpAccounting
 from hansa.privacy.distributed import Setting, smallest_sigma
 from hansa.stages.discrete_noise import DiscreteGaussian, smallest_noisy_step
 from hansa.stages.fair_weight import FairWeight
+from hansa.stages.loss_weight import LossWeight
 from hansa.stages.rotate import Rotate, reach
 from hansa.stages.weight import Weight
 
@@ -33,7 +34,7 @@ class Shares:
 
     job: Job
     sampler: ClientSampler
-    weight: Weight | FairWeight
+    weight: Weight | FairWeight | LossWeight
     size: int
 
     @property

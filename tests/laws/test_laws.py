@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from hansa.aggregators.agnostic import Agnostic
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import FLTrust, Median, Robust, TrimmedMean
 from hansa.algorithms import ALGORITHMS
@@ -37,6 +38,7 @@ from hansa.stages.adaptive_clip import AdaptiveClip
 from hansa.stages.clip import Clip
 from hansa.stages.discrete_noise import DiscreteGaussian
 from hansa.stages.fair_weight import FairWeight
+from hansa.stages.loss_weight import LossWeight
 from hansa.stages.mask import Mask
 from hansa.stages.norm import TOLERANCE
 from hansa.stages.quantize import Quantize
@@ -78,7 +80,7 @@ class TestCappedWeight(StageLaws):
 
 
 class TestFairWeight(StageLaws):
-    stage = FairWeight(Weight("examples", cap=100), 1.5, 2.0, 100)
+    stage: FairWeight | LossWeight = FairWeight(Weight("examples", cap=100), 1.5, 2.0, 100)
 
     def forged(self):
         return [update([1.0] * 5, w) for w in (101.0, -3.0, math.nan, math.inf, 0.0)]
@@ -90,6 +92,10 @@ class TestFairWeight(StageLaws):
             return
         sent = encode(self.chain, raw([], 6, [2.0] * 4, LAYOUT.without(name)))  # it measures only
         assert sent.segment("weight").tolist() == [6.0]
+
+
+class TestLossWeight(TestFairWeight):
+    stage = LossWeight(Weight("examples", cap=100), 100)
 
 
 class TestClip(StageLaws):
@@ -267,6 +273,11 @@ class TestTrimmedMeanOverNearest(RealAggregatorLaws):
 
 class TestGeometricMedianOverPairs(RealAggregatorLaws):
     aggregator = Robust("geometric_median", 0.2, "bucketing")
+    stages = (Weight("examples"),)
+
+
+class TestAgnostic(RealAggregatorLaws):
+    aggregator = Agnostic(0.5)
     stages = (Weight("examples"),)
 
 

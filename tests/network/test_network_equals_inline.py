@@ -43,6 +43,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "capped weights": {**FIVE, "aggregation": Aggregation(max_weight=20.0)},
     "uniform weights": {**FIVE, "aggregation": Aggregation(weighting="uniform")},
     "fair weights": {**FIVE, "aggregation": Aggregation(fairness=1.5, max_weight=30.0)},
+    "the worst mixture": {**FIVE, "aggregation": Aggregation(rule="agnostic", tail=0.4)},
     "every second round measured": {
         **FIVE,
         "evaluate_every": 2,

@@ -113,13 +113,13 @@ class Odd(Toy):
         return Split(Examples(inputs[:60], targets[:60]), Examples(inputs[60:], targets[60:]))
 
 
-def spread(q: float, seed: int) -> tuple[float, float]:
+def spread(words: Aggregation, seed: int) -> tuple[float, float]:
     """Standard deviation and minimum of the accuracies of eight sites."""
     job = toy.job(
         rounds=Rounds(count=30),
         cohort=Cohort(population=8),
         algorithm=fedavg(client_lr=0.3, local_epochs=1, batch_size=20),
-        aggregation=Aggregation(fairness=q),
+        aggregation=words,
         seed=seed,
         evaluate_every=0,
     )
@@ -131,8 +131,8 @@ def spread(q: float, seed: int) -> tuple[float, float]:
 
 
 def test_the_accuracies_of_sites_come_together_where_they_differ():
-    plain = np.array([spread(0.0, seed) for seed in range(5)])
-    fair = np.array([spread(4.0, seed) for seed in range(5)])
+    plain = np.array([spread(Aggregation(), seed) for seed in range(5)])
+    fair = np.array([spread(Aggregation(fairness=4.0), seed) for seed in range(5)])
     assert (fair[:, 0] < plain[:, 0]).all()
     assert fair[:, 0].mean() < 0.8 * plain[:, 0].mean()
     assert (fair[:, 1] > plain[:, 1]).all()

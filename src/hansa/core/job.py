@@ -150,7 +150,8 @@ class Aggregation(_Words):
     Attributes:
       rule: mean: the weighted sum; median and trimmed_mean: of each coordinate; krum, multi_krum,
         bulyan, geometric_median, centered_clipping, dnc, flame, foolsgold: robust rules over whole
-        updates; fltrust: by likeness to one trusted client.
+        updates; fltrust: by likeness to one trusted client; agnostic: the mean of the clients
+        with the largest losses.
       trim: share of clients dropped at each end, for trimmed_mean.
       bad: share of a round's clients that may be bad, for krum, multi_krum, bulyan, dnc and
         mixing.
@@ -162,6 +163,7 @@ class Aggregation(_Words):
       clip: norm bound of one client's delta where there is no `[privacy]`; 0 = none.
       fairness: q of q-FFL: a client counts by its loss to this power, too, so that losses become
         more alike; 0 = not at all. max_weight bounds the product then.
+      tail: share of the clients whose losses are largest that is followed, for agnostic.
     """
 
     rule: Literal[
@@ -177,6 +179,7 @@ class Aggregation(_Words):
         "flame",
         "foolsgold",
         "fltrust",
+        "agnostic",
     ] = "mean"
     trim: float = 0.1
     bad: float = 0.2
@@ -186,6 +189,7 @@ class Aggregation(_Words):
     max_weight: float = 0.0
     clip: float = 0.0
     fairness: float = 0.0
+    tail: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

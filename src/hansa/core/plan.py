@@ -39,7 +39,7 @@ from hansa.core.spec import Domain, UpdateSpec
 from hansa.core.vector import Layout
 from hansa.errors import PlanError, PlanRefused
 
-FORMAT = 7
+FORMAT = 8
 """Version of what a digest covers. Sites of different formats cannot agree and say so."""
 
 

@@ -117,6 +117,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("aggregation", "max_weight"): _NOT_NEGATIVE,
     ("aggregation", "clip"): _NOT_NEGATIVE,
     ("aggregation", "fairness"): _NOT_NEGATIVE,
+    ("aggregation", "tail"): Limit(above=0, at_most=1),
     ("quantization", "step"): _NOT_NEGATIVE,
     ("secure_aggregation", "corrupt"): Limit(at_least=0, below=1),
     ("secure_aggregation", "groups"): _NOT_NEGATIVE,

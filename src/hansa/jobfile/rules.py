@@ -192,6 +192,12 @@ def _aggregation(words: Words, aggregation: Aggregation, privacy: Privacy) -> It
             f'the rule is "{aggregation.rule}"',
             'write rule = "trimmed_mean", or leave trim out',
         )
+    if aggregation.rule != "agnostic" and "tail" in words.get("aggregation", {}):
+        yield _unused(
+            ("aggregation", "tail"),
+            f'the rule is "{aggregation.rule}"',
+            'write rule = "agnostic", or leave tail out',
+        )
     counted = aggregation.rule in COUNTING or (
         aggregation.mixing == "nearest" and aggregation.rule != "trimmed_mean"
     )

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from hansa.aggregators.agnostic import Agnostic
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import FLTrust
 from hansa.aggregators.robust.kept import KeepsRows
@@ -82,6 +83,8 @@ def under(job: Job, words: Words, bad: float | None = None) -> Job:
         "mixing": words.mixing,
         "bad": told if counts else Aggregation().bad,
         "trim": told if words.rule == "trimmed_mean" else Aggregation().trim,
+        "tail": own.tail if words.rule == "agnostic" else Aggregation().tail,
+        "fairness": own.fairness if words.rule == "mean" else 0.0,
         "trusted": own.trusted if words.rule == "fltrust" else "",
     }
     return replace(job, aggregation=replace(own, **changed))
@@ -93,7 +96,7 @@ def rule_of(plan: Plan) -> Rule | None:
     Updates are cut to the norm bound first, as the clients' own clip and the check of it do.
     Where a mean weighs clients by their examples, the attack takes them for equal. None where
     updates are not looked at one by one: under masks, quantized, in groups, beside a trusted one,
-    or with a norm bound that adapts.
+    by their losses, or with a norm bound that adapts.
     """
     delta, aggregator = plan.facts["delta"], plan.parts.aggregator
     if delta.reader is not Reader.EACH or delta.domain is not Domain.REAL or adaptive(plan.job):
@@ -101,7 +104,7 @@ def rule_of(plan: Plan) -> Rule | None:
     clip = clip_of(plan.job)
     if isinstance(aggregator, Mean):
         return lambda rows: _cut(rows, clip).mean(axis=0, dtype=np.float64)
-    if not isinstance(aggregator, KeepsRows) or isinstance(aggregator, FLTrust):
+    if not isinstance(aggregator, KeepsRows) or isinstance(aggregator, (FLTrust, Agnostic)):
         return None
 
     def centre(rows: Array) -> Array:

@@ -134,20 +134,12 @@ class FairWeight:
             delta[:] = 0.0
             return update
         base = self.base.of(examples)
-        factor, wanted = self._fair(base, self._loss(ctx), l2_norm(delta), ctx)
+        factor, wanted = self._fair(base, loss_of(ctx), l2_norm(delta), ctx)
         if wanted > self.most:
             factor, wanted = factor * (self.most / wanted), self.most
         weight[0] = float32_below(wanted)
         scale(delta, factor if weight[0] > 0 else 0.0)
         return update
-
-    def _loss(self, ctx: Context) -> float:
-        if ctx.loss is None:
-            raise HansaError(
-                "a fair weight needs the loss of the received model, which was not measured",
-                fix="make the client's place in the round with context_of",
-            )
-        return ctx.loss()
 
     def _fair(self, base: float, loss: float, norm: float, ctx: Context) -> tuple[float, float]:
         """What the delta is multiplied by, and the weight."""
@@ -174,3 +166,18 @@ class FairWeight:
     def decode(self, total: Vector, layout: Layout) -> Vector:  # noqa: ARG002  # the seam's signature
         """The sum is what the mean is taken from."""
         return total
+
+
+def loss_of(ctx: Context) -> float:
+    """The mean loss of the received model on the client's training examples.
+
+    Raises:
+      HansaError: nobody measured it.
+    """
+    if ctx.loss is None:
+        raise HansaError(
+            "a weight that follows the loss needs the loss of the received model, which was not "
+            "measured",
+            fix="make the client's place in the round with context_of",
+        )
+    return ctx.loss()
