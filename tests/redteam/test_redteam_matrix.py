@@ -77,6 +77,20 @@ def test_flipped_labels_count_as_success_where_they_come_out():
     assert row(rows, "scaling").success_by_itself is None
 
 
+def test_each_skew_has_runs_and_a_model_with_nobody_bad_of_its_own():
+    wanted = replace(
+        SOME, attacks=("label_flip",), skews=("own", "dirichlet_0.3", "iid"), rules=("mean",)
+    )
+    rows, told = ran(wanted=wanted)
+    assert [new for *_, new in told] == [True, False, True] * 3  # the mean is compared with itself
+    accuracies = set()
+    for skew in wanted.skews:
+        clean, flipped = row(rows, "none", skew=skew), row(rows, "label_flip", skew=skew)
+        assert flipped.success_by_itself == pytest.approx(1 - clean.accuracy)
+        accuracies.add((clean.accuracy, flipped.accuracy))
+    assert len(accuracies) > 1
+
+
 def test_the_cost_to_the_minority_is_against_the_plain_mean():
     rows, _ = ran(wanted=replace(SOME, skews=("dirichlet_0.3",), rules=("own", "mean")))
     clean, mean = row(rows, "none", rule="trimmed_mean"), row(rows, "none", rule="mean")
@@ -208,3 +222,21 @@ def test_accuracy_by_cohort_is_over_the_names_that_the_task_gives(monkeypatch):
     monkeypatch.setattr(type(toy.TOY), "cohorts", lambda _, e: ["all"])
     with pytest.raises(HansaError, match="cohorts"):
         worth(toy.TOY, params, division)
+
+
+def test_a_model_that_diverged_is_right_about_nothing():
+    division = read_own(toy.TOY, toy.POPULATION)
+    found = worth(toy.TOY, np.full(5, np.nan, np.float32), division)
+    assert found.accuracy == 0.0
+    assert {c.right for c in found.classes.values()} == {0}
+
+
+def test_what_was_run_before_is_trained_again_where_its_model_is_needed():
+    wanted = replace(SOME, attacks=("label_flip",), skews=("own", "dirichlet_0.3"), rules=("mean",))
+    record = Record()
+    ran(wanted=replace(wanted, attacks=("none",)), record=record)
+    rows, told = ran(wanted=wanted, record=record)
+    assert [new for *_, new in told] == [False, False, True] * 2
+    for skew in wanted.skews:
+        clean, flipped = row(rows, "none", skew=skew), row(rows, "label_flip", skew=skew)
+        assert flipped.success_by_itself == pytest.approx(1 - clean.accuracy)

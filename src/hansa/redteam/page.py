@@ -155,7 +155,7 @@ def _table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     return (
-        '<p>All in percent.</p>\n<div class="wide" tabindex="0"><table aria-label="All rows">\n'
+        '<p>All in percent.</p>\n<div class="wide" tabindex="0"><table class="rows" aria-label="All rows">\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>"
     )
 
@@ -198,7 +198,7 @@ body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; p
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 th, td { border: 1px solid #8888; padding: .2rem .5rem; text-align: right; white-space: nowrap; }
-th[scope=row], tbody td:nth-child(-n+3):not([style]) { text-align: left; }
+th[scope=row], .rows td:nth-child(-n+3) { text-align: left; }
 .heat td, .heat thead th { text-align: center; min-width: 2.6rem; }
 .heat th[scope=row] { position: sticky; left: 0; background: Canvas; }
 .bad { border-left: .4rem solid #a5142d; padding-left: .6rem; }
