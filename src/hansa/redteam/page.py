@@ -155,7 +155,8 @@ def _table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     return (
-        '<p>All in percent.</p>\n<div class="wide" tabindex="0"><table class="rows" aria-label="All rows">\n'
+        '<p>All in percent.</p>\n<div class="wide" tabindex="0">'
+        '<table class="rows" aria-label="All rows">\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>"
     )
 
