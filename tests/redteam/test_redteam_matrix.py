@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hansa.attacks.engine import bad_clients
-from hansa.core.job import Aggregation, Cohort, Rounds
+from hansa.core.job import Aggregation, Cohort, Defend, Rounds
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Site
 from hansa.errors import HansaError, PlanRefused, Refused
@@ -145,6 +145,8 @@ def test_the_job_of_a_mean_is_compared_with_itself_and_run_once():
         ({"attacks": ("scalling",)}, "no attack 'scalling'", "scaling"),
         ({"rules": ("meen",)}, "no rule 'meen'", "mean"),
         ({"skews": ("own", "odd")}, "no skew 'odd'", "iid"),
+        ({"skews": ()}, "nothing to run", "--skews"),
+        ({"rules": ()}, "nothing to run", "--rules"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(words, because, fix):
@@ -240,3 +242,23 @@ def test_what_was_run_before_is_trained_again_where_its_model_is_needed():
     for skew in wanted.skews:
         clean, flipped = row(rows, "none", skew=skew), row(rows, "label_flip", skew=skew)
         assert flipped.success_by_itself == pytest.approx(1 - clean.accuracy)
+
+
+def test_a_job_whose_rounds_do_not_wait_is_refused():
+    job = replace(JOB, cohort=Cohort(population=10, sampler="arrival", buffer=5, concurrency=8))
+    with pytest.raises(Refused, match="wait for their cohort") as error:
+        prepare(job, SOME)
+    assert "everyone" in error.value.fix
+
+
+def test_a_job_with_standing_leaves_the_bad_ones_out_and_is_compared_with_a_mean_without():
+    job = replace(
+        JOB,
+        rounds=Rounds(count=14, quorum=5),
+        aggregation=Aggregation(rule="geometric_median", weighting="uniform"),
+        defend=Defend(standing=True),
+    )
+    rows, _ = ran(job, replace(SOME, attacks=("sign_flip_5",), rules=("own", "mean")))
+    found = row(rows, "sign_flip_5", rule="geometric_median")
+    assert (found.detected, found.false_positives) == (1.0, 0.0)
+    assert row(rows, "sign_flip_5", rule="mean").detected is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hansa.aggregators import robust
-from hansa.core.job import Aggregation, Quantization, Rounds, SecureAggregation
+from hansa.core.job import Aggregation, Defend, Quantization, Rounds, SecureAggregation
 from hansa.errors import Refused
 from hansa.redteam.rules import Words, rule_of, under, words_of
 from tests.support import toy
@@ -89,6 +89,16 @@ def test_a_job_under_another_rule_says_only_what_that_rule_reads():
     assert mean.aggregation == Aggregation(clip=2.0)
     dnc = under(job, Words("dnc"), 0.35)
     assert dnc.aggregation == Aggregation(rule="dnc", bad=0.35, clip=2.0)
+    grouped = replace(
+        job,
+        secure_aggregation=SecureAggregation(enabled=True, groups=5),
+        defend=Defend(standing=True),
+    )
+    assert under(grouped, Words("median")).secure_aggregation.groups == 5
+    assert under(grouped, Words("median", "nearest")).secure_aggregation.groups == 0
+    assert under(grouped, Words("mean")).secure_aggregation == SecureAggregation(enabled=True)
+    assert under(grouped, Words("mean")).defend == Defend()
+    assert under(grouped, Words("dnc")).defend == Defend(standing=True)
     trimmed = under(dnc, Words("trimmed_mean"))
     assert trimmed.aggregation.trim == 0.35
     assert replace(trimmed, aggregation=job.aggregation) == job

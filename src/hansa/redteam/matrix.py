@@ -140,6 +140,7 @@ def prepare(job: Job, wanted: Wanted) -> Matrix:
       PlanRefused: the job cannot run under one of the rules; holds every reason.
       Refused: an attack, a share, a skew or a rule cannot be; the task's targets are no classes.
     """
+    _possible(job, wanted)
     attacks = tuple(dict.fromkeys(wanted.attacks))
     for name in attacks:
         _known_attack(name)
@@ -173,6 +174,24 @@ def prepare(job: Job, wanted: Wanted) -> Matrix:
         for attack, share in ((NONE, 0.0), *_attacked(rule, attacks, shares))
     )
     return Matrix(job, task, own, plans, cells)
+
+
+def _possible(job: Job, wanted: Wanted) -> None:
+    """Refuses what would run nothing, or could not run.
+
+    Raises:
+      Refused: there is no skew, rule or attack; or rounds are filled as updates arrive.
+    """
+    for name in ("attacks", "skews", "rules"):
+        if not getattr(wanted, name):
+            raise Refused(
+                f"without {name} there is nothing to run", fix=f"name some, or leave --{name} out"
+            )
+    if job.cohort.sampler == "arrival":
+        raise Refused(
+            "attacks are run in rounds that wait for their cohort, and this job's do not",
+            fix="attack it with --set cohort.sampler=everyone: the rule and the data are the same",
+        )
 
 
 def _attacked(

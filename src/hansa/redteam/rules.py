@@ -11,10 +11,10 @@ from hansa.aggregators.agnostic import Agnostic
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import FLTrust
 from hansa.aggregators.robust.kept import KeepsRows
-from hansa.assembly import adaptive, clip_of
+from hansa.assembly import BY_COORDINATE, adaptive, clip_of
 from hansa.attacks.adaptive import Rule
 from hansa.attacks.updates import Array
-from hansa.core.job import Aggregation, Job
+from hansa.core.job import Aggregation, Defend, Job
 from hansa.core.plan import Plan
 from hansa.core.spec import Domain, Reader
 from hansa.errors import Refused
@@ -68,7 +68,9 @@ def words_of(job: Job) -> Words:
 
 
 def under(job: Job, words: Words, bad: float | None = None) -> Job:
-    """The job under another rule; all else is as it was.
+    """The job under another rule; all else is as it was, but for what that rule excludes.
+
+    Groups of masked sums are for rules by coordinate, and a standing for rules that keep updates.
 
     Args:
       job: the job.
@@ -87,7 +89,17 @@ def under(job: Job, words: Words, bad: float | None = None) -> Job:
         "fairness": own.fairness if words.rule == "mean" else 0.0,
         "trusted": own.trusted if words.rule == "fltrust" else "",
     }
-    return replace(job, aggregation=replace(own, **changed))
+    masks, defend = job.secure_aggregation, job.defend
+    if words.rule not in BY_COORDINATE or words.mixing != "none":
+        masks = replace(masks, groups=0)
+    if words.rule in ("mean", "agnostic"):
+        defend = Defend()
+    return replace(
+        job,
+        aggregation=replace(own, **changed),
+        secure_aggregation=masks,
+        defend=defend,
+    )
 
 
 def rule_of(plan: Plan) -> Rule | None:
