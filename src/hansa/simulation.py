@@ -149,7 +149,7 @@ def simulate(
 
     Raises:
       HansaError: there is no such engine; `workers` or `ray` with a task at hand or in debug mode;
-        an address without `ray`; devices with a keeper.
+        an address without `ray`.
       JobError: the file of devices says what cannot be.
       MissingExtra: `ray` without Ray.
       Unavailable: there is no Ray cluster.
@@ -159,11 +159,6 @@ def simulate(
       ClientFailed: in debug mode, a client raised.
     """
     job = _overridden(job, clients, seed, rounds)
-    if devices is not None and keeper is not None:
-        raise HansaError(
-            "a run on devices cannot go on after a kill yet, and is not written to a folder",
-            fix="leave the devices out, or the keeper: --no-output",
-        )
     if isinstance(devices, (str, Path)):
         devices = load_devices(devices)
     wanted = choose(engine, job, debug=debug, masked=masked, handed=task is not None)

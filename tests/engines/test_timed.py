@@ -12,6 +12,7 @@ from hansa.core.contribute import Purpose
 from hansa.core.job import Aggregation, Cohort, Privacy, Rounds
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Course, Dropout, Partial
+from hansa.core.round import RoundRecord, run_round
 from hansa.core.train import initial_state, train
 from hansa.devices import Daily, Devices, Failures, LogNormal, Recorded, RecordedSpeeds, Speed
 from hansa.engines.inline import InlineEngine
@@ -92,8 +93,6 @@ def test_a_round_lasts_until_the_last_update():
     assert (members, reasons) == (sorted(POPULATION), {})
     assert seconds == pytest.approx(9.0)
     assert watched.asked == [POPULATION]
-    course(engine, plan())
-    assert engine.now == pytest.approx(18.0)
 
 
 def test_the_sum_is_that_of_the_engine_inside():
@@ -182,9 +181,23 @@ def test_the_network_counts_in():
     assert seconds == pytest.approx(20 / 2 + 4 * of.layout.size / 4)
 
 
-def model_of(engine, of) -> str:
-    state = asyncio.run(train(of, initial_state(of, TOY.initial(0)), world(of, engine)))
+def model_of(engine, of, on_round=None) -> str:
+    state = asyncio.run(train(of, initial_state(of, TOY.initial(0)), world(of, engine), on_round))
     return state.model
+
+
+def test_the_clock_goes_on_from_round_to_round():
+    """It is in the state, so that an engine that is made anew goes on at the same time."""
+    of = plan(rounds=Rounds(count=3, deadline=20.0, quorum=5))
+    online = {client: ((0.0, 9.5 if client == POPULATION[2] else 999.0),) for client in POPULATION}
+    state, times = initial_state(of, TOY.initial(0)), []
+    for left_out in ([], [POPULATION[2]]):
+        engine, _ = timed(devices(availability=Recorded(online, 0.0)))
+        state, record = asyncio.run(run_round(of, state, world(of, engine)))
+        assert [dropout.client for dropout in record.dropouts] == left_out
+        assert state.flights is not None
+        times.append(state.flights.now)
+    assert times == [pytest.approx(9.0), pytest.approx(29.0)]
 
 
 def test_a_void_round_costs_its_deadline_and_devices_are_luckier_the_next_time():
@@ -195,9 +208,10 @@ def test_a_void_round_costs_its_deadline_and_devices_are_luckier_the_next_time()
     )
     hopeless = plan(rounds=Rounds(count=2, deadline=20.0, attempts=3))
     engine, _ = timed(devices(failures=Failures(probability=1.0)))
+    records: list[RoundRecord] = []
     with pytest.raises(RoundVoid, match="void 3 times"):
-        model_of(engine, hopeless)
-    assert engine.now == 60.0
+        model_of(engine, hopeless, records.append)
+    assert [record.virtual_seconds for record in records] == [20.0] * 3
 
 
 # ------------------------------------------------------------------ whole simulations

@@ -106,7 +106,7 @@ def test_what_a_checkpoint_and_a_record_hold_is_all_there_is():
     """A field that is added must be written down, or shown to follow from the others."""
     assert {f.name for f in fields(TrainState)} == {
         "round", "attempt", "params", "model", "server", "best", "stale", "clip", "memory",
-        "flights",
+        "flights", "standing",
     }  # fmt: skip
     assert {f.name for f in fields(RoundRecord)} == {
         "purpose", "round", "attempt", "cohort", "members", "dropouts", "void", "metrics",

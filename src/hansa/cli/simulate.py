@@ -76,12 +76,6 @@ def simulate(
     it followed from.
     """
     _check_options(job, output, no_output, resume, (clients, rounds, seed), changes, mlflow, engine)
-    if devices is not None and not no_output:
-        raise typer.BadParameter(
-            "a run on devices cannot go on after a kill yet, so it is not written to a folder: add "
-            "--no-output",
-            param_hint="--devices",
-        )
     from hansa.runs import Pace, Recorder, Source
     from hansa.runs.folder import read_status
     from hansa.runs.settings import assignments
@@ -95,12 +89,13 @@ def simulate(
     if resume is not None:
         recorder = Recorder.resume(resume, pace, listeners, engine)
         loaded = recorder.job(None if job is None else _load(job, overrides))
+        devices = recorder.devices(devices)
     else:
         assert job is not None  # noqa: S101  checked above
         loaded = _load(job, overrides)
         named = {"cohort.population": clients, "rounds.count": rounds, "seed": seed}
         given = {name: value for name, value in named.items() if value is not None}
-        source = Source.of(job, {**overrides, **given})
+        source = Source.of(job, {**overrides, **given}, devices)
         recorder = Recorder(output, source, pace, listeners, engine=engine or "auto")
     words = {
         "clients": clients,
@@ -143,7 +138,7 @@ def _run(
 
         if recorder is None:
             result = run(job, on_round=heard, **words)
-            return result, {**outcome(result), "folder": None, **_virtual(result)}
+            return result, {**outcome(result), "folder": None}
         with recorder:
             recorder.on_begin = progress.begin
             result = run(job, on_round=heard, keeper=recorder, **words)
@@ -217,16 +212,6 @@ def _show_again(folder: Path, json: bool) -> None:
         return
     say(f"The run in {folder} is over: {read_status(folder).because}.")
     say(f"model  {said['model_sha256']}")
-
-
-def _virtual(result: Result) -> dict[str, Any]:
-    """What the run would take on its devices, if it has any."""
-    if result.virtual_seconds is None:
-        return {}
-    return {
-        "virtual_seconds": result.virtual_seconds,
-        "rounds_virtual_seconds": [record.virtual_seconds for record in result.records],
-    }
 
 
 def _show(result: Result, said: dict[str, Any]) -> None:

@@ -112,10 +112,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Flights:
-    """Who is at work between two rounds of a simulation.
+    """Who is at work between two rounds of a simulation, and what time it is.
 
     Attributes:
-      now: virtual time.
+      now: virtual time; seconds since the simulation began, where there are devices.
       flights: the clients, those that were given work first at the start.
       models: what they began with, by round.
     """

@@ -46,7 +46,7 @@ class TrainState:
       stale: measurements since then.
       clip: norm bound of the next round, where it adapts.
       memory: what correlated noise remembers of earlier rounds; computed anew if it is None.
-      flights: who is still at work in a simulation whose updates arrive late.
+      flights: the virtual time of a simulation, and who is at work where updates arrive late.
       standing: what the plan's judge knows of the clients; None before the first round.
     """
 

@@ -7,6 +7,7 @@ same plan. Times are virtual seconds since the simulation began, which is a midn
 from hansa.devices.availability import ALWAYS, Always, Availability, Daily, Recorded
 from hansa.devices.file import load_devices
 from hansa.devices.fleet import Devices, Failures, Outcome, Work
+from hansa.devices.origin import Origin
 from hansa.devices.speed import LogNormal, RecordedSpeeds, Speed
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Devices",
     "Failures",
     "LogNormal",
+    "Origin",
     "Outcome",
     "Recorded",
     "RecordedSpeeds",

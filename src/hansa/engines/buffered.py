@@ -144,11 +144,7 @@ class BufferedEngine:
         self, task: RoundTask, cohort: Sequence[str]
     ) -> AsyncIterator[Partial | Dropout | Course]:
         """A round that waits; who is still at work is not waited for."""
-        if self.timed is None:
-            return self.inner.gather(task, cohort)
-        if task.flights is not None:
-            self.timed.now = max(self.timed.now, task.flights.now)
-        return self.timed.gather(task, cohort)
+        return (self.timed or self.inner).gather(task, cohort)
 
 
 class _Air:

@@ -5,14 +5,16 @@
                   └──────────────────────┴──► Dropout                       next ones for those that
                                                                             fail while they train
 
-Nobody waits for anything: only clients that count are trained, and the clock is set forward.
+Nobody waits for anything: only clients that count are trained, and the clock is set forward. It is
+part of the state between two rounds, so that a run that was written down goes on at the same time.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hansa.core.arrival import Flights
 from hansa.core.contribute import Purpose, RoundTask
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Context, Course, Dropout, Model, Partial, Split
@@ -87,12 +89,10 @@ class TimedEngine:
     Attributes:
       inner: what trains the clients.
       predictor: what their work costs on their devices.
-      now: virtual seconds since the simulation began.
     """
 
     inner: Engine
     predictor: Predictor
-    now: float = 0.0
 
     @property
     def real(self) -> bool:
@@ -107,15 +107,17 @@ class TimedEngine:
         Raises:
           HansaError: as the inner engine.
         """
-        began, seconds = self.now, task.plan.job.rounds.deadline
+        before = task.flights or Flights()
+        began, seconds = before.now, task.plan.job.rounds.deadline
         outcomes = [self.predictor.outcome(task, client, began) for client in cohort]
         answers, silent = _in_time(outcomes, began + seconds)
         goal, counted, taken = goal_of(task, cohort), 0, 0
+        given = replace(task, flights=None)  # the clock is nothing to those who train
         while counted < goal and taken < len(answers):
             batch = answers[taken : taken + goal - counted]
             taken += len(batch)
             chosen = {outcome.client for outcome in batch}
-            async for item in self.inner.gather(task, [c for c in cohort if c in chosen]):
+            async for item in self.inner.gather(given, [c for c in cohort if c in chosen]):
                 if isinstance(item, Partial):
                     counted += len(item.members)
                 yield item
@@ -123,13 +125,13 @@ class TimedEngine:
                 break  # a masked sum is over when it is revealed
         waited = counted < goal and silent
         took = seconds if waited else (answers[taken - 1].ends - began if taken else 0.0)
-        self.now = began + took
+        now = began + took
         for outcome in answers[taken:]:
             yield Dropout(outcome.client, NOT_NEEDED)
         for outcome in silent:
-            reason = _happened(outcome, self.now) or (too_late(seconds) if waited else NOT_NEEDED)
+            reason = _happened(outcome, now) or (too_late(seconds) if waited else NOT_NEEDED)
             yield Dropout(outcome.client, reason)
-        yield Course(seconds=took)
+        yield Course(seconds=took, flights=replace(before, now=now))
 
 
 def _happened(outcome: Outcome, now: float) -> str:

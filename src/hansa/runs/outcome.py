@@ -36,6 +36,9 @@ def outcome(result: Result) -> dict[str, Any]:
         "final": final(result),
         "model_sha256": result.model_sha256,
     }
+    if result.virtual_seconds is not None:
+        found["virtual_seconds"] = result.virtual_seconds
+        found["rounds_virtual_seconds"] = [r.virtual_seconds for r in result.records]
     if result.state.standing is not None:
         found["standing"] = standing(result.state.standing)
     said = finite(found)

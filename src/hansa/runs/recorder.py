@@ -10,7 +10,7 @@ simulate ──► begin(plan, task) ──► journal, ledger, state ──► 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -144,6 +144,17 @@ class Recorder:
         job = job_of(at) if given is None else given
         same.check_code(at, job)
         return job
+
+    def devices(self, given: Path | None = None) -> Path | None:
+        """The devices of a run that goes on, after a look at them.
+
+        Args:
+          given: the file that the person named, if any; it must say what the run's said.
+
+        Raises:
+          Refused: they have changed.
+        """
+        return same.check_devices(self._output(), given)
 
     def prepare(self, plan: Plan, task: Task, population: Sequence[str]) -> Path:
         """Makes the folder of a run that will begin later, by `resume`.
@@ -297,6 +308,7 @@ class Recorder:
             "folder": None if job.folder is None else str(job.folder),
             "overrides": dict(self.source.overrides),
             "engine": self.engine,
+            "devices": None if self.source.devices is None else asdict(self.source.devices),
             "seeds": {"job": job.seed},
             "plan_digest": plan.digest,
             "task_digest": plan.task.digest,

@@ -9,13 +9,14 @@ from typing import Any
 from hansa.core.job import Job
 from hansa.core.parts import Task
 from hansa.core.plan import Plan
+from hansa.devices import Origin
 from hansa.errors import Refused
 from hansa.jobfile import job_to_words
 from hansa.runs.disk import read_json
 from hansa.runs.environment import bits_of, environment_of
 from hansa.runs.fingerprint import differing
 from hansa.runs.folder import ENVIRONMENT, RESOLVED, read_run
-from hansa.runs.source import flat
+from hansa.runs.source import devices_of, flat
 from hansa.work.bundle import pack
 
 _FIX = "undo the change, or begin a new run"
@@ -73,6 +74,30 @@ def check_data(folder: Path, task: Task) -> None:
             "with",
             fix="restore the data, or begin a new run",
         )
+
+
+def check_devices(folder: Path, given: Path | None) -> Path | None:
+    """The file of the devices to go on with; None without devices.
+
+    Args:
+      folder: the run's.
+      given: the file that the person named, if any.
+
+    Raises:
+      Refused: the run began with other devices, or without.
+      JobError: the file cannot be read.
+    """
+    began = devices_of(folder)
+    if began is None:
+        if given is not None:
+            raise Refused(f"the run in '{folder}' began without devices", fix=_FIX)
+        return None
+    file = Path(began.file) if given is None else given
+    if Origin.of(file).sha256 != began.sha256:
+        raise Refused(
+            f"the devices in '{file}' are not those that the run in '{folder}' began with", fix=_FIX
+        )
+    return file
 
 
 def changed_environment(folder: Path) -> list[str]:
