@@ -36,6 +36,11 @@ def event_words(event: Mapping[str, Any]) -> str:
             )
         case "round.void":
             return f"{round_words(body)} is void: {body['counted']} of {body['asked']} came"
+        case "standing.observed":
+            return ""
+        case "standing.changed":
+            who = f" by {body['by']}" if body["by"] else ""
+            return f"{body['client']} is {body['after']}{who}" + _because(body["reason"])
         case kind:
             return f"{kind}  " + "  ".join(f"{k} {v}" for k, v in body.items())
 
@@ -45,6 +50,9 @@ def entry_words(entry: Mapping[str, Any]) -> tuple[str, str]:
     kind, job = str(entry["kind"]), str(entry.get("job", ""))
     if kind == "verdict":
         return ("accepted" if entry["accepted"] else "refused"), job + _because(entry["reason"])
+    if kind == "standing":
+        told = f"{job}: {entry['state']}, counts {entry['weight']:g}"
+        return kind, told + _because(entry["reason"])
     where = f"{job} {round_words(entry)}"
     if kind == "left":
         parts = ", ".join(f"{name} {size:,}" for name, size in entry["segments"].items())

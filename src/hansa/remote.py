@@ -100,6 +100,22 @@ class Remote:
         body = json.dumps({"reason": reason}).encode("utf-8")
         return self._call("POST", f"/v1/sites/{quote(site, safe='')}/revoke", body)
 
+    # -------------------------------------------------------------- standings
+
+    def standing(self, job: str) -> dict[str, Any]:
+        """Where a job's clients stand, and every transition."""
+        return self._call("GET", f"/v1/jobs/{quote(job, safe='')}/standing")
+
+    def decide_standing(self, job: str, site: str, what: str, reason: str) -> dict[str, Any]:
+        """Releases or expels a quarantined site; `what` is release or expel."""
+        path = f"/v1/jobs/{quote(job, safe='')}/standing/{quote(site, safe='')}/{what}"
+        return self._call("POST", path, json.dumps({"reason": reason}).encode("utf-8"))
+
+    def replay_standing(self, job: str) -> dict[str, Any]:
+        """Lets the coordinator count all transitions again from recorded scores."""
+        path = f"/v1/jobs/{quote(job, safe='')}/standing/replay"
+        return self._call("GET", path, seconds=VERIFY_SECONDS)
+
     # -------------------------------------------------------------- privacy budgets
 
     def create_block(self, words: Mapping[str, Any]) -> dict[str, Any]:

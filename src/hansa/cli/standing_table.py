@@ -9,7 +9,7 @@ from hansa.cli.output import heading, say, table
 
 
 def show_standing(said: Mapping[str, Any]) -> None:
-    """Who is not trusted, and every transition that led there."""
+    """Who is not trusted, and every transition that led there; rounds count from 0."""
     heading("Standing")
     clients, changes = said["clients"], said["changes"]
     apart = {c: found for c, found in clients.items() if found["state"] != "trusted"}
@@ -29,9 +29,10 @@ def show_standing(said: Mapping[str, Any]) -> None:
             ],
         )
     for change in changes:
+        who = f" by {change['by']}" if change.get("by") else ""
         say(
-            f"round {change['round'] + 1}: {change['client']} {change['before']} -> "
-            f"{change['after']}: {change['reason']}",
+            f"round {change['round']}: {change['client']} {change['before']} -> "
+            f"{change['after']}{who}: {change['reason']}",
             later="  ",
         )
 

@@ -67,6 +67,11 @@ VERBS: Mapping[str, Verb] = {
     "sites": Verb(
         "hansa.cli.invite:sites", "List the sites of a federation, and who attends.", FEDERATION
     ),
+    "standing": Verb(
+        "hansa.cli.standing:app",
+        "Who stands out in a job: look, release, expel, count again.",
+        FEDERATION,
+    ),
     "budget": Verb(
         "hansa.cli.budget:app", "Privacy budgets across jobs: create, look, check.", FEDERATION
     ),

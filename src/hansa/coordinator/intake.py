@@ -319,7 +319,11 @@ class Intake:
             reasons = dict.fromkeys(() if patient else self.awaited, late) | self._dropouts
             partial, self._partial = self._partial, NOTHING  # the sum is the caller's alone
         await asyncio.to_thread(trim)  # what transfers left free; a new model takes its place
-        return partial, [Dropout(site, why) for site, why in sorted(reasons.items())]
+        liars = {site for site, times in self._broken.items() if times >= TRIES}
+        return partial, [
+            Dropout(site, why, refused=site in liars and site in self._dropouts)
+            for site, why in sorted(reasons.items())
+        ]
 
     def answer(self) -> None:
         """The round is closed durably: whoever still waits gets a receipt."""

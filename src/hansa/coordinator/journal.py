@@ -14,10 +14,13 @@ from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.desk import RoundKey
 from hansa.coordinator.rows import StateRow
 from hansa.coordinator.store import Store
+from hansa.core.contribute import Purpose
 from hansa.core.parts import ServerOptimizer
 from hansa.core.plan import Plan
 from hansa.core.round import Opening, RoundRecord, TrainState
 from hansa.core.vector import Vector, sha256
+from hansa.defend.judge import Judge, Judged
+from hansa.defend.standings import Standings
 from hansa.errors import StoreError
 
 AGAIN_SECONDS = 1.0
@@ -37,6 +40,7 @@ class StoreJournal:
       clock: seconds since the epoch, for the rows' times.
       receipts: SHA-256 of each update that counts in a round, by its client.
       on_close: called after each durable close.
+      on_standing: called with where clients stand after it, where they have a standing.
       patience: seconds for which a round that cannot be made durable waits.
     """
 
@@ -46,6 +50,7 @@ class StoreJournal:
     clock: Callable[[], float]
     receipts: Callable[[RoundKey], Mapping[str, str]]
     on_close: Callable[[RoundKey], None]
+    on_standing: Callable[[Standings], None]
     patience: float
 
     async def open(self, opening: Opening) -> Opening:
@@ -65,7 +70,17 @@ class StoreJournal:
         row = await self._closed(record, state, self.receipts(key))
         self.on_close(key)
         after = _state_of(row, state.server, self.blobs, known=True)
-        return replace(after, memory=state.memory, standing=state.standing)
+        standing = await self._standing(state.standing)
+        return replace(after, memory=state.memory, standing=standing)
+
+    async def _standing(self, seen: Judged | None) -> Judged | None:
+        """Where clients stand, also by what a person decided meanwhile."""
+        if seen is None:
+            return None
+        most = seen.standings.most
+        after = await asyncio.to_thread(self.store.standings, self.job, most)
+        self.on_standing(after)
+        return Judged(after)
 
     async def _closed(
         self, record: RoundRecord, state: TrainState, receipts: Mapping[str, str]
@@ -97,18 +112,28 @@ class StoreJournal:
             stale=state.stale,
             clip=state.clip,
         )
-        self.store.close_round(self.job, record, row, self.clock(), receipts)
+        seen = state.standing if record.purpose is Purpose.TRAIN else None
+        self.store.close_round(self.job, record, row, self.clock(), receipts, seen)
         return row
 
 
-def remembered_state(row: StateRow, plan: Plan, blobs: Blobs) -> TrainState:
-    """The state that a row and its blobs hold.
+def remembered_standings(store: Store, job: str, plan: Plan) -> Standings | None:
+    """Where the clients of a job stand; None where they have no standing."""
+    judge = plan.parts.judge
+    return store.standings(job, judge.most) if isinstance(judge, Judge) else None
+
+
+def remembered_state(
+    row: StateRow, plan: Plan, blobs: Blobs, standings: Standings | None = None
+) -> TrainState:
+    """The state that a row and its blobs hold, with where clients stand.
 
     Raises:
       StoreError: a blob is missing or damaged.
     """
     optimizer: ServerOptimizer[Any] = plan.parts.algorithm.server
-    return _state_of(row, optimizer.init(np.zeros(1, np.float32)), blobs, known=False)
+    state = _state_of(row, optimizer.init(np.zeros(1, np.float32)), blobs, known=False)
+    return state if standings is None else replace(state, standing=Judged(standings))
 
 
 def _state_of(row: StateRow, like: tuple[Vector, ...], blobs: Blobs, *, known: bool) -> TrainState:

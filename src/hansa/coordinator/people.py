@@ -13,6 +13,7 @@
 | GET  /v1/sites                   | enrolled sites                                    |
 | POST /v1/sites/{site}/revoke     | shut a site out at once                           |
 | /v1/budget/...                   | privacy budgets, see `budget_door`                |
+| /v1/jobs/{job}/standing...       | who stands out, see `standing_door`               |
 
 Every call carries a bearer token. Errors are JSON: `error`, `message`, `fix`.
 """
@@ -40,6 +41,7 @@ from hansa.coordinator.members import Members
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.rows import JobRow, Operator
 from hansa.coordinator.runner import Runner
+from hansa.coordinator.standing_door import StandingDoor
 from hansa.coordinator.statements import statement_of_job
 from hansa.coordinator.store import Store
 from hansa.coordinator.submission import accept
@@ -96,6 +98,16 @@ class PeopleDoor:
                 Route("/v1/sites", self._guard(self._sites)),
                 Route("/v1/sites/{site}/revoke", self._guard(self._revoke), methods=["POST"]),
                 *BudgetDoor(self.store, self.members, self.clock).routes(self._guard),
+                *StandingDoor(
+                    store=self.store,
+                    members=self.members,
+                    roster=self.roster,
+                    runner=self.runner,
+                    body=_body,
+                    caller=lambda request: self._operator(request).name,
+                    bulletin=self.bulletin,
+                    clock=self.clock,
+                ).routes(self._guard),
             ]
         )
         app.router.redirect_slashes = False  # a redirection would repeat what the caller called us

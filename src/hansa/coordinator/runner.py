@@ -23,10 +23,11 @@ from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.desk import Desk, RoundKey
 from hansa.coordinator.heads import Heads
 from hansa.coordinator.housekeeping import Housekeeping
-from hansa.coordinator.journal import StoreJournal, remembered_state
+from hansa.coordinator.journal import StoreJournal, remembered_standings, remembered_state
 from hansa.coordinator.ledger import StoreLedger
 from hansa.coordinator.members import Members
 from hansa.coordinator.noise_keys import forget, noise_of
+from hansa.coordinator.notices import Notices
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.rows import Decision, JobRow, Status
 from hansa.coordinator.shelf import Shelf
@@ -38,6 +39,7 @@ from hansa.core.parts import Correlated
 from hansa.core.plan import Plan
 from hansa.core.round import TrainState, World
 from hansa.core.train import initial_state, train
+from hansa.defend.standings import Standings
 from hansa.engines.network import NetworkEngine
 from hansa.errors import (
     BudgetExceeded,
@@ -118,12 +120,13 @@ class Open:
 
 
 class Runner:
-    """The open jobs, each a task in the event loop."""
+    """The open jobs, each a task in the event loop; `notices` tells sites where they stand."""
 
     def __init__(self, floor: Floor, on_event: Callable[[], None]) -> None:
         self._floor = floor
         self._on_event = on_event
         self._open: dict[str, Open] = {}
+        self.notices = Notices(floor.roster)
 
     async def resume(self) -> None:
         """Takes up every job that an earlier process left open."""
@@ -167,6 +170,7 @@ class Runner:
         for job in self._open.values():
             if job.bundle is not None:
                 self._offer(job, site)
+        self.notices.entered(site)
 
     async def decided(self, site: str, verdict: pb.Verdict) -> None:
         """A site's verdict on an offer; the last one counts."""
@@ -231,6 +235,7 @@ class Runner:
             await self._end(job_id, Status.FAILED, f"a defect in Hansa: {type(error).__name__}")
         finally:
             self._open.pop(job_id, None)
+            self.notices.forget(job_id)
 
     async def _end(self, job_id: str, status: Status, reason: str) -> None:
         """Writes down how a job ended, and tells everybody who waits for it."""
@@ -290,12 +295,12 @@ class Runner:
             if decision.accepted and decision.site not in job.population:
                 await self._decide(job, replace(decision, accepted=False, reason=_TOO_LATE))
 
-    def _state(self, job: Open) -> TrainState:
+    def _state(self, job: Open, standings: Standings | None) -> TrainState:
         """The state to start from: the first, or what an earlier process wrote down."""
         store, blobs = self._floor.store, self._floor.blobs
         row = store.state(job.row.id)
         if row is not None:
-            return remembered_state(row, job.plan, blobs)
+            return remembered_state(row, job.plan, blobs, standings)
         name = job.row.initial_sha256
         return initial_state(job.plan, blobs.mapped(name, np.dtype("<f4")), name)
 
@@ -378,6 +383,7 @@ class Runner:
                 clock=floor.clock,
                 receipts=floor.desk.receipts,
                 on_close=self._closed,
+                on_standing=lambda standings: self.notices.know(row.id, standings),
                 patience=plan.job.rounds.deadline,
             ),
             noise=await asyncio.to_thread(self._noise, job),
@@ -388,10 +394,12 @@ class Runner:
         last = await asyncio.to_thread(floor.store.last_record, row.id)
         if last is not None and last.purpose is Purpose.EVALUATE:
             return  # an earlier process came to the end of the job, and died before it said so
+        standings = await asyncio.to_thread(remembered_standings, floor.store, row.id, plan)
+        self.notices.know(row.id, standings)
         # Handed over, not kept: each name for the state would keep a model in memory.
         with engine.streaming(plan) as streaming:
             world = replace(world, engine=streaming)
-            await train(plan, await asyncio.to_thread(self._state, job), world)
+            await train(plan, await asyncio.to_thread(self._state, job, standings), world)
 
     def _noise(self, job: Open) -> Noise:
         """Fresh noise, or the job's own key where rounds must know the noise of others."""

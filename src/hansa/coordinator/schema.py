@@ -210,6 +210,24 @@ ledger = Table(
     UniqueConstraint("job", "purpose", "round", "attempt", "kind"),
 )
 
+standings = Table(
+    "standings",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("client", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("standing_json", Text, nullable=False),
+)
+
+standing_scores = Table(
+    "standing_scores",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("scores_json", Text, nullable=False),
+)
+
 # ------------------------------------------------------------------ budgets across jobs
 
 budget_blocks = Table(

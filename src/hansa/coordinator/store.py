@@ -18,10 +18,11 @@ from hansa.coordinator.store_events import Events
 from hansa.coordinator.store_jobs import Jobs
 from hansa.coordinator.store_rounds import Rounds
 from hansa.coordinator.store_sites import Sites
+from hansa.coordinator.store_standing import StandingRows
 
 
-class Store(Sites, Jobs, Rounds, Events):
-    """Sites, jobs, rounds and the audit trail; ledgers are `StoreLedger`s over it.
+class Store(Sites, Jobs, Rounds, StandingRows, Events):
+    """Sites, jobs, rounds, standings and the audit trail; ledgers are `StoreLedger`s over it.
 
     Attributes:
       budgets: privacy budgets across jobs.

@@ -29,9 +29,11 @@ from hansa.coordinator.round_text import (
 )
 from hansa.coordinator.rows import Fold, OpenRound, StateRow
 from hansa.coordinator.store_events import Subject, append
+from hansa.coordinator.store_standing import observe_round
 from hansa.core import canonical
 from hansa.core.contribute import Purpose
 from hansa.core.round import Opening, RoundRecord
+from hansa.defend.judge import Judged
 from hansa.errors import StoreError
 
 
@@ -157,6 +159,7 @@ class Rounds(Subject):
         state: StateRow,
         now: float,
         receipts: Mapping[str, str] = MappingProxyType({}),
+        seen: Judged | None = None,
     ) -> None:
         """Ends a round, void or not, and moves the job on, in one transaction.
 
@@ -169,6 +172,7 @@ class Rounds(Subject):
           now: when.
           receipts: as in a fold, by member. What members sent that are in no durable sum yet is in
             the state: they become durable with it.
+          seen: what the round showed of its clients, where they have a standing.
 
         Raises:
           StoreError: the round was never opened or is over, its model is not the head of the
@@ -207,6 +211,8 @@ class Rounds(Subject):
                     record_json=record_text(record),
                 )
             )
+            if seen is not None:
+                observe_round(connection, job, seen, now)
 
         self.database.write(step, leased=True)
 

@@ -67,4 +67,9 @@ def listed(*items: str | int) -> str:
 
 def digest(value: object) -> str:
     """SHA-256 of the canonical JSON text, in hexadecimal."""
-    return hashlib.sha256(dumps(value).encode("ascii")).hexdigest()
+    return digest_of(dumps(value))
+
+
+def digest_of(text: str) -> str:
+    """SHA-256 of a canonical JSON text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

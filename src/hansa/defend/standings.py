@@ -94,7 +94,7 @@ class Standings:
         chosen = frozenset(due[:room])
         after = {c: observe(self[c], scores[c], quarantine=c in chosen) for c in sorted(scores)}
         changes = tuple(
-            Transition(c, number, self[c].state, s.state, _reason(s), s.recent, scores[c])
+            Transition(c, number, self[c].state, s.state, reason_of(s), s.recent, scores[c])
             for c, s in after.items()
             if s.state is not self[c].state
         )
@@ -140,7 +140,10 @@ class Standings:
         return replace(self, clients=MappingProxyType({**self.clients, **changed}))
 
 
-def _reason(standing: Standing) -> str:
+def reason_of(standing: Standing) -> str:
+    """Why a client stands where its scores have put it, in words."""
+    if not standing.rounds:
+        return "a person let it in again"
     if standing.state is State.TRUSTED:
         return "none of its last 10 rounds speaks against it"
     told = f"{standing.against} of its last {len(standing.recent)} rounds speak against it"

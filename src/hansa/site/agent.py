@@ -76,6 +76,7 @@ class Agent:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="task")
         self._jobs: dict[str, Accepted] = {}
         self._judging: dict[str, asyncio.Task[None]] = {}
+        self._standings: dict[str, tuple[str, str]] = {}
         self._welcome = False
         self._line: asyncio.Future[Line] | None = None
         self._outgoing: asyncio.Queue[pb.FromSite] = asyncio.Queue()
@@ -198,6 +199,8 @@ class Agent:
                 self._rounds.hear(message.secagg)
             case "ledger":
                 self._look_at(message.ledger)
+            case "standing":
+                self._stand(message.standing)
 
     def _welcomed(self, welcome: pb.Welcome, channel: grpc.aio.Channel) -> None:
         credentials = self._credentials
@@ -339,6 +342,25 @@ class Agent:
         if judging is not None:
             judging.cancel()
         self._rounds.withdraw_job(withdraw.job)
+
+    def _stand(self, notice: pb.Standing) -> None:
+        """Where this site stands in a job, as the coordinator decided; said and kept once."""
+        if self._standings.get(notice.job, ("trusted", "")) == (notice.state, notice.reason):
+            return
+        self._standings[notice.job] = notice.state, notice.reason
+        with contextlib.suppress(StoreError):
+            self._log.write(
+                "standing",
+                time.time(),
+                job=notice.job,
+                state=notice.state,
+                weight=notice.weight,
+                reason=notice.reason,
+            )
+        self._on_status(
+            f"job {notice.job}: this site is {notice.state} and counts {notice.weight:g}: "
+            f"{notice.reason}"
+        )
 
     # -------------------------------------------------------------- renewal
 

@@ -83,20 +83,34 @@ class Declined(_message.Message):
     def __init__(self, round: _Optional[_Union[RoundId, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ToSite(_message.Message):
-    __slots__ = ("welcome", "offer", "work", "withdraw", "secagg", "ledger")
+    __slots__ = ("welcome", "offer", "work", "withdraw", "secagg", "ledger", "standing")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
     WITHDRAW_FIELD_NUMBER: _ClassVar[int]
     SECAGG_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     work: Work
     withdraw: Withdraw
     secagg: SecAggAsk
     ledger: LedgerHead
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., secagg: _Optional[_Union[SecAggAsk, _Mapping]] = ..., ledger: _Optional[_Union[LedgerHead, _Mapping]] = ...) -> None: ...
+    standing: Standing
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., secagg: _Optional[_Union[SecAggAsk, _Mapping]] = ..., ledger: _Optional[_Union[LedgerHead, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("job", "state", "weight", "reason")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    state: str
+    weight: float
+    reason: str
+    def __init__(self, job: _Optional[str] = ..., state: _Optional[str] = ..., weight: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("federation", "site", "protocol", "coordinator_document")
