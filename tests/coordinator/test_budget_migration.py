@@ -18,7 +18,8 @@ from hansa.core.round import Charge
 from hansa.errors import StoreError
 from tests.support.store_rows import start
 
-TABLES = ("cosignatures", "entries", "positions", "jobs", "blocks")
+BUDGET = ("cosignatures", "entries", "positions", "jobs", "blocks")
+TABLES = (*(f"budget_{name}" for name in BUDGET), "standing_scores", "standings")
 
 
 def earlier(path: Path) -> None:
@@ -33,7 +34,7 @@ def earlier(path: Path) -> None:
                 ledger.commit(charge)
     with closing(sqlite3.connect(path)) as db:
         for table in TABLES:
-            db.execute(f"DROP TABLE budget_{table}")
+            db.execute(f"DROP TABLE {table}")
         relink_as_before(db, "events", "", "events")
         for job in ("j1", "j2"):
             relink_as_before(db, "ledger", f"WHERE job = '{job}'", f"ledger/{job}")
