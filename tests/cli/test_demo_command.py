@@ -72,3 +72,31 @@ def test_a_folder_of_somebody_else_is_left_alone(hansa: Callable[..., Run], tmp_
     assert "holds something that the demo did not make" in done.err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert "cannot be made anew" in hansa("demo", "--folder", "mine/thesis.txt").err
+
+
+@pytest.mark.parametrize(
+    ("attack", "why"), [("scale", "exceeds its norm bound"), ("nan", "is not finite")]
+)
+def test_a_hostile_hospital_is_refused_and_the_others_train_on(
+    hansa: Callable[..., Run], tmp_path: Path, attack: str, why: str
+) -> None:
+    done = hansa("demo", "--rounds", "3", "--folder", "out", "--attack", attack)
+    assert done.code == 0, done.err
+    assert all(len(line) <= 80 for line in (done.out + done.err).splitlines())
+    words = " ".join(done.out.split())
+    assert "va attacked. Its update was refused in 3 of 3 rounds" in words
+    assert why in words
+    assert "Four are too few for a rule" in words
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert told.keys() == KEYS | {"hostile", "refused"}
+    assert (told["hostile"], told["refused"]) == ("va", 3)
+    assert np.isfinite(told["federated"]["auroc"])
+    assert told["federated"]["auroc"] > 0.75
+
+
+def test_an_attack_that_the_demo_does_not_know_is_a_wrong_command_line(
+    hansa: Callable[..., Run],
+) -> None:
+    done = hansa("demo", "--attack", "scal")
+    assert done.code == 64
+    assert "no attack 'scal': write scale" in " ".join(done.err.split())

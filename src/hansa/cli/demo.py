@@ -30,6 +30,12 @@ def demo(
     rounds: int = typer.Option(40, min=1, help="Training rounds."),
     seed: int = typer.Option(0, min=0, help="Seed of the job and of the patients' split."),
     folder: Path = typer.Option(Path("hansa-demo"), help="Where models, reports and logs go."),
+    attack: str = typer.Option(
+        "",
+        metavar="ATTACK",
+        help="One hospital attacks the others: scale, updates a thousand times too long; nan, "
+        "updates that are no numbers.",
+    ),
     json: bool = JSON,
 ) -> None:
     """Train across four real hospitals on this machine.
@@ -37,7 +43,14 @@ def demo(
     Starts a coordinator and four hospitals as processes of their own, which speak mTLS on
     loopback; each hospital reads its own file only. Stops all of them at the end.
     """
-    from hansa.local.demo import run_demo
+    from hansa.local.demo import ATTACKS, run_demo
+    from hansa.nearest import suggest
+
+    if attack and attack not in ATTACKS:
+        raise typer.BadParameter(
+            f"the demo has no attack '{attack}': {suggest(attack, ATTACKS, 'attacks')}",
+            param_hint="--attack",
+        )
 
     with Progress("round", rounds) as progress:
 
@@ -54,7 +67,7 @@ def demo(
                 progress.step(_line(body))
 
         note("Starting a coordinator and four hospitals ...")
-        done = run_demo(folder, rounds, seed, on_plan=planned, on_event=happened)
+        done = run_demo(folder, rounds, seed, attack=attack, on_plan=planned, on_event=happened)
     if json:
         emit(done.to_json())
     else:
@@ -77,6 +90,8 @@ def _show_plan(plan: Plan) -> None:
 
 def _show(done: Demo) -> None:
     trained = done.trained
+    if done.hostile:
+        _show_attack(done)
     heading("Was it worth it?")
     say(
         f"{done.report.patients} held-out patients, in brackets 95 % bootstrap intervals. Local: "
@@ -98,6 +113,28 @@ def _show(done: Demo) -> None:
         ("what left each hospital", "HOSPITAL/left-the-building.jsonl"),
     ):
         say(f"{what:<24}{done.folder / place}")
+
+
+def _show_attack(done: Demo) -> None:
+    """What became of the hostile hospital's updates, and what would have caught less."""
+    from hansa.news import without_fix
+
+    heading("The attack")
+    times, rounds = len(done.refused), len(done.trained)
+    say(
+        f"{done.hostile} attacked. Its update was refused in {times} of {rounds} rounds, and the "
+        f"other {len(done.trained[-1]['members'])} hospitals trained on without it."
+    )
+    if done.refused:
+        say(f"Why: {without_fix(done.refused[-1]['reason'])}.")
+    say(
+        "What caught it is the check of each update against the plan: that it is finite, and no "
+        "longer than the norm bound. The coordinator can check only what it can read, so this job "
+        "has no masks. Four are too few for a rule that finds out who is bad: among four, one liar "
+        "and an honest hospital with other patients look the same, and a lie within the norm bound "
+        "counts as any update does. From five on there are robust rules, and with "
+        "them a standing for each site."
+    )
 
 
 def _line(body: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hansa.core.job import Job
+from hansa.core.job import Job, Quantization, SecureAggregation
 from hansa.core.plan import Plan
 from hansa.core.vector import Vector
 from hansa.errors import HansaError
@@ -36,6 +36,9 @@ MARK = ".hansa-demo"
 SILENCE = 60.0
 """Seconds without news after which the demo is given up."""
 
+ATTACKS: Mapping[str, str] = {"scale": "scaled", "nan": "nan"}
+"""What a hostile hospital may do, and the name of the attack in `hansa.attacks`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demo:
@@ -49,6 +52,7 @@ class Demo:
       report: the federated model beside local ones and the pooled one.
       folder: where everything lies.
       seconds: from the submission to the last receipt.
+      hostile: the hospital that attacked; empty if none did.
     """
 
     plan: Plan
@@ -58,6 +62,17 @@ class Demo:
     report: Report
     folder: Path
     seconds: float
+    hostile: str = ""
+
+    @property
+    def refused(self) -> list[Mapping[str, Any]]:
+        """What was said of the hostile hospital's updates, one for each round that went without."""
+        return [
+            dropout
+            for record in self.trained
+            for dropout in record["dropouts"]
+            if dropout["client"] == self.hostile and dropout["refused"]
+        ]
 
     @property
     def trained(self) -> list[Mapping[str, Any]]:
@@ -81,6 +96,7 @@ class Demo:
             "model_sha256": self.model_sha256,
             **self.report.to_json(),
             "folder": str(self.folder),
+            **({"hostile": self.hostile, "refused": len(self.refused)} if self.hostile else {}),
         }
 
 
@@ -89,6 +105,7 @@ def run_demo(
     rounds: int,
     seed: int,
     *,
+    attack: str = "",
     on_plan: Callable[[Plan], None],
     on_event: Callable[[Mapping[str, Any]], None],
 ) -> Demo:
@@ -98,6 +115,8 @@ def run_demo(
       folder: where everything is put; a folder of an earlier demo is made anew.
       rounds: training rounds.
       seed: of the job, and of each hospital's split into training and held-out patients.
+      attack: what the last hospital does to the others, one of `ATTACKS`; empty for nothing. The
+        job then has no masks, under which no update can be checked, and bears its absence.
       on_plan: told the plan before anything is trained.
       on_event: told what happens, as the coordinator writes it down.
 
@@ -106,14 +125,22 @@ def run_demo(
     """
     _clear(folder)
     job = heart_job(rounds=rounds, seed=seed)
-    job = replace(job, rounds=replace(job.rounds, deadline=SILENCE, quorum=job.cohort.population))
+    hospitals = job.cohort.population
+    quorum = hospitals - 1 if attack else hospitals
+    job = replace(job, rounds=replace(job.rounds, deadline=SILENCE, quorum=quorum))
+    if attack:
+        job = replace(job, secure_aggregation=SecureAggregation(), quantization=Quantization())
     sites = heart_sites(split_seed=seed)
+    hostile = tuple(sites)[-1] if attack else ""
     with LocalFederation(folder) as federation:
         federation.start_coordinator()
         digest = pack(job).digest
         for name, site in sites.items():
             federation.join(name, site.config, [digest])
-            federation.start_site(name)
+            if name == hostile:
+                federation.start_hostile_site(name, ATTACKS[attack])
+            else:
+                federation.start_site(name)
         started = time.monotonic()
         submitted = submit(job, federation.remote)
         on_plan(submitted.plan)
@@ -138,6 +165,7 @@ def run_demo(
         report,
         folder,
         seconds,
+        hostile,
     )
     (folder / "report.json").write_text(json.dumps(demo.to_json(), indent=2) + "\n", "utf-8")
     arrays: dict[str, Any] = submitted.plan.task.schema.views(params)

@@ -132,6 +132,12 @@ class LocalFederation:
         """Starts a site's agent; it attends a moment later."""
         self._start(site, ["site", "run", str(self.folder / site)])
 
+    def start_hostile_site(self, site: str, attack: str) -> None:
+        """Starts the agent of a site that attacks; see `hansa.attacks.site`."""
+        folder = str(self.folder / site)
+        program = (sys.executable, "-m", "hansa.attacks.site")
+        self._start(site, [folder, "--attack", attack], program)
+
     def wait_for_sites(self, count: int) -> None:
         """Waits until so many sites attend.
 
@@ -200,12 +206,14 @@ class LocalFederation:
                 process.wait(5)
         self._processes.clear()
 
-    def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, name: str, arguments: list[str], program: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         if self.running(name):
             raise HansaError(f"'{name}' runs already", fix="stop it first")
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                [*self.program, *arguments],
+                [*(program or self.program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
