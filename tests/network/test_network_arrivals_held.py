@@ -138,3 +138,29 @@ def test_a_round_goes_on_as_long_as_updates_come(place: Place) -> None:
     assert not record.void
     assert len(record.members) == 2
     assert record.seconds > 1.6
+
+
+def test_who_is_gone_while_its_update_is_added_is_counted_and_asked_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, added = Intake.add, asyncio.Event()
+
+    async def and_then_slow(self: Intake, site: str, *words: Any) -> None:
+        await add(self, site, *words)
+        if site == "kiel" and not added.is_set():
+            added.set()
+            await asyncio.sleep(0.5)
+
+    async def whole() -> None:
+        monkeypatch.setattr(Intake, "add", and_then_slow)
+        async with by_hand(place, *THREE) as (federation, job_id, (one, _, gone)):
+            parcel = await gone.work()
+            sending = asyncio.create_task(gone.deliver(parcel))
+            await added.wait()
+            sending.cancel()
+            await asyncio.wait([sending])
+            await asyncio.gather(one.deliver(await one.work()), gone.deliver(parcel))
+            assert members(federation, job_id, 0)["kiel"] == parcel.header.sha256
+            assert (await gone.hear("work", 5.0)).round.round == 1
+
+    asyncio.run(whole())

@@ -237,18 +237,23 @@ class Stream:
                 intake = await self._open(after=intake)
                 age = self._check(site, start, intake)
                 try:
-                    weight = self._buffer.weight(age)
-                    await uninterrupted(intake.add(site, content, header.sha256, weight))
+                    # Whoever is gone meanwhile is counted, and must be done with its work, too.
+                    await uninterrupted(self._add(site, start, content, header.sha256, intake, age))
                 except RoundVoid:
                     if intake.taking or site not in intake.awaited:
                         raise
                     continue  # somebody else was the last one; this one is held for the next
-                self._ages[age] += 1
-                given = self._given.get(site)
-                if given is not None and given.start != start:
-                    self._take_back(site, "an update of an earlier round counts in this one")
-                self._land(site)
                 return intake
+
+    async def _add(
+        self, site: str, start: Start, content: memoryview, sha256: str, intake: Intake, age: int
+    ) -> None:
+        await intake.add(site, content, sha256, self._buffer.weight(age))
+        self._ages[age] += 1
+        given = self._given.get(site)
+        if given is not None and given.start != start:
+            self._take_back(site, "an update of an earlier round counts in this one")
+        self._land(site)
 
     def _check(self, site: str, start: Start, intake: Intake) -> int:
         """How old the update is, in rounds.
