@@ -1,0 +1,29 @@
+"""The short form of `bench/defend.py`: who is quarantined when, on seeds that chose no threshold."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.defend import NAMES, run
+from bench.robust_matrix import F, N
+
+SEEDS = (0, 1)
+BAD = frozenset(NAMES[N - F :])
+
+
+@pytest.mark.parametrize("attack", ["sign_flip", "gaussian", "scaling", "ipm_3", "nan"])
+def test_open_attackers_are_quarantined_within_ten_rounds(attack: str) -> None:
+    found = [run("dirichlet_0.3", "one batch", attack, seed).quarantined for seed in SEEDS]
+    caught = sum(rounds.get(name, 99) <= 10 for rounds in found for name in BAD)
+    assert caught >= 7  # of eight
+    assert all(set(rounds) <= BAD for rounds in found)
+
+
+def test_honest_clients_with_skewed_data_are_not_quarantined_in_a_hundred_rounds() -> None:
+    for seed in SEEDS:
+        assert run("dirichlet_0.3", "one batch", "none", seed).quarantined == {}
+
+
+def test_alie_is_not_found() -> None:
+    """As the page says: whoever hides among the honest is borne by the rule, or not at all."""
+    assert run("dirichlet_0.3", "one batch", "alie", 0).quarantined == {}
