@@ -1,4 +1,4 @@
-"""The short form of `bench/defend.py`: who is quarantined when, on seeds that chose no threshold."""
+"""The short form of `bench/defend.py`: who is quarantined when, on seeds that chose nothing."""
 
 from __future__ import annotations
 

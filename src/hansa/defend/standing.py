@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from hansa.defend.scores import Score
+from hansa.defend.scores import DIGITS, Score
 
-SUSPICIOUS = 4.0
+SUSPICIOUS = 4.5
 """Score from which on a round speaks against a client."""
 
 WINDOW = 10
@@ -105,7 +105,7 @@ class Standing:
         return (
             self.state in (State.TRUSTED, State.WATCH)
             and self.against >= QUARANTINE_AFTER
-            and self.mean >= SUSPICIOUS
+            and round(self.mean, DIGITS) >= SUSPICIOUS  # as scores are: of equal ones, the same
         )
 
 
