@@ -103,6 +103,19 @@ def test_refused_updates_speak_against_a_client_also_in_void_rounds() -> None:
     assert judged.standings.quarantined == {"c00"}  # the quorum of nine allows one
 
 
+def test_where_the_others_cannot_make_a_round_all_are_asked_and_the_bad_count_half() -> None:
+    """The plan is for ten clients and eight came: without two of them there is no quorum."""
+    of = defended(rounds=Rounds(count=8, quorum=7))
+    engine = AttackedEngine(InlineEngine(TOY, data), attack_named("sign_flip"), BAD)
+    records: list[RoundRecord] = []
+    there = world(of, engine, population=NAMES[:8])
+    state = run(train(of, initial_state(of, start()), there, records.append))
+    assert state.standing.standings.quarantined == BAD
+    assert [record.void for record in records] == [False] * 9
+    assert all(set(record.cohort) == set(NAMES[:8]) for record in records[:-1])
+    assert not BAD & set(records[-1].cohort)  # a measurement has no quorum
+
+
 def test_a_client_that_fails_is_not_held_to_lie() -> None:
     def broken(client: str) -> Any:
         if client == "c03":

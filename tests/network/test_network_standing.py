@@ -50,7 +50,9 @@ async def begun(federation: Federation, attack: str) -> Any:
     return agent
 
 
-def simulated(plan: Plan, attack: str) -> tuple[TrainState, MemoryJournal]:
+def simulated(
+    plan: Plan, attack: str, sites: tuple[str, ...] = SITES
+) -> tuple[TrainState, MemoryJournal]:
     """The same run by the plainest engine."""
     task = load_task(plan.job)
     engine = AttackedEngine(
@@ -60,7 +62,7 @@ def simulated(plan: Plan, attack: str) -> tuple[TrainState, MemoryJournal]:
         omniscient=False,
     )
     key, journal = ReplayKey.of_seed(plan.job.seed), MemoryJournal()
-    world = World(plan.job.name, engine, MemoryLedger(plan.charges), journal, key, key, SITES)
+    world = World(plan.job.name, engine, MemoryLedger(plan.charges), journal, key, key, sites)
     params = task.initial(plan.job.seed)
     params.flags.writeable = False
     return asyncio.run(train(plan, initial_state(plan, params), world)), journal

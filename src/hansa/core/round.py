@@ -209,7 +209,8 @@ async def run_round(
     started = time.perf_counter()
     charge = _charge(plan, state, world, purpose)
     await _aside(world, world.ledger.reserve, charge)
-    cohort = asked(plan.parts.judge, state.standing, _draw(plan, state, world, purpose))
+    drawn = _draw(plan, state, world, purpose)
+    cohort = asked(plan.parts.judge, state.standing, drawn, _quorum(plan, purpose))
     opening = await world.journal.open(
         Opening(purpose, state.round, state.attempt, cohort, state.model)
     )

@@ -87,11 +87,15 @@ class Judge(Protocol):
         """The standing of all clients after one more round, a frozen value."""
 
 
-def asked(judge: Judge | None, standing: Any, drawn: Sequence[str]) -> tuple[str, ...]:
-    """The clients of a draw that are asked at all."""
+def asked(judge: Judge | None, standing: Any, drawn: Sequence[str], quorum: int) -> tuple[str, ...]:
+    """The clients of a draw that are asked: all where the others cannot make a round.
+
+    Who weighs nothing and is asked all the same counts as a client that is capped.
+    """
     if judge is None:
         return tuple(drawn)
-    return tuple(client for client in drawn if judge.weight(standing, client) > 0)
+    kept = tuple(client for client in drawn if judge.weight(standing, client) > 0)
+    return kept if len(kept) >= quorum else tuple(drawn)
 
 
 def finished(
