@@ -116,14 +116,14 @@ def with_narrow_products(graph: GraphModule) -> None:
     nodes = graph.graph
     (output,) = nodes.find_nodes(op="output")
     for node in nodes.find_nodes(op="call_function", target=_aten.bmm.default):
-        shape = _shape(node)
+        shape = shape_of(node)
         if shape is not None and shape[-1] <= NARROW and output not in node.users:
             node.target = narrow_product
 
 
 def _uses(softmax: Node) -> tuple[Node, Node, Node] | None:
     """The choice from a `log_softmax` over the last axis, its gradient, and the choice's own."""
-    shape = _shape(softmax)
+    shape = shape_of(softmax)
     users = list(softmax.users)
     picks = [node for node in users if node.target is _aten.gather.default]
     backs = [
@@ -140,11 +140,11 @@ def _uses(softmax: Node) -> tuple[Node, Node, Node] | None:
         not isinstance(spread, Node)
         or spread.target is not _aten.scatter_add.default
         or any(axis not in last for axis in (softmax.args[1], picked.args[1], spread.args[1]))
-        or _shape(picked) != (*shape[:-1], 1)
+        or shape_of(picked) != (*shape[:-1], 1)
         or not _is_zero(spread.args[0])
         or spread.args[2] is not picked.args[2]
         or not isinstance(spread.args[3], Node)
-        or _shape(spread.args[3]) != (*shape[:-1], 1)
+        or shape_of(spread.args[3]) != (*shape[:-1], 1)
     ):
         return None
     return picked, back, spread.args[3]
@@ -175,18 +175,20 @@ def _origin(node: Node) -> Node:
 
 def _become(graph: GraphModule, node: Node, other: Any) -> None:
     """Replaces a node by another of the same shape and type."""
-    if isinstance(other, Node) and _kind(node) == _kind(other) is not None:
+    if isinstance(other, Node) and kind_of(node) == kind_of(other) is not None:
         node.replace_all_uses_with(other)
         graph.graph.erase_node(node)
 
 
-def _kind(node: Node) -> tuple[tuple[int, ...], torch.dtype] | None:
+def kind_of(node: Node) -> tuple[tuple[int, ...], torch.dtype] | None:
+    """Shape and type of what a node gives; None if it is no tensor."""
     value = node.meta.get("val")
     return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else None
 
 
-def _shape(node: Node) -> tuple[int, ...] | None:
-    kind = _kind(node)
+def shape_of(node: Node) -> tuple[int, ...] | None:
+    """Shape of what a node gives; None if it is no tensor."""
+    kind = kind_of(node)
     return None if kind is None else kind[0]
 
 

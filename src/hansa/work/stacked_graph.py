@@ -20,6 +20,8 @@ import torch
 from torch.fx import GraphModule, Node
 
 from hansa.work.stacked_classes import (
+    kind_of,
+    shape_of,
     with_narrow_products,
     with_short_losses,
     without_ignored_class,
@@ -143,13 +145,13 @@ def _same(node: Node) -> Node | None:
         return None
     if node.target is _aten.detach.default:
         return first
-    if node.target in _SAME_IF_SHAPED_ALIKE and _shape(node) == _shape(first) is not None:
+    if node.target in _SAME_IF_SHAPED_ALIKE and shape_of(node) == shape_of(first) is not None:
         return first
     if node.target is _aten.permute.default:
         axes = cast("list[int]", node.args[1])
         if axes == sorted(axes) and min(axes) == 0:
             return first
-    if node.target is _aten.mul.Scalar and node.args[1] == 1 and _kind(node) == _kind(first):
+    if node.target is _aten.mul.Scalar and node.args[1] == 1 and kind_of(node) == kind_of(first):
         return first
     if node.target is _aten.transpose.int and first.target is _aten.transpose.int:
         inner, *swapped = first.args
@@ -161,20 +163,10 @@ def _same(node: Node) -> Node | None:
                 isinstance(one, Node)
                 and isinstance(other, Node)
                 and _root(one).target is _aten.ones_like.default
-                and _kind(node) == _kind(other) is not None
+                and kind_of(node) == kind_of(other) is not None
             ):
                 return other
     return None
-
-
-def _shape(node: Node) -> tuple[int, ...] | None:
-    value = node.meta.get("val")
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def _kind(node: Node) -> tuple[tuple[int, ...], torch.dtype] | None:
-    value = node.meta.get("val")
-    return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else None
 
 
 def _without(graph: GraphModule, same: Callable[[Node], Node | None]) -> None:
@@ -223,7 +215,7 @@ def _pools_by_channel(graph: GraphModule) -> None:
     nodes = graph.graph
     for node in nodes.find_nodes(op="call_function", target=_aten.max_pool2d_with_indices.default):
         images = node.args[0]
-        shape = _shape(images) or ()
+        shape = shape_of(images) or ()
         if len(shape) != 4 or shape[1] < _CHANNELS:
             continue
         with nodes.inserting_before(node):
@@ -245,7 +237,7 @@ def _transposed_product(node: Node) -> Node | None:
     inner = node.args[0]
     while isinstance(inner, Node) and inner.target in _SAME_IF_SHAPED_ALIKE:
         before = inner.args[0]
-        if not isinstance(before, Node) or _shape(before) != _shape(inner):
+        if not isinstance(before, Node) or shape_of(before) != shape_of(inner):
             return None
         inner = before
     return inner if isinstance(inner, Node) and inner.target is _aten.bmm.default else None
