@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hansa.errors import HansaError
+from hansa.markup import html_page
 from hansa.privacy.audit_report import LEAST_POWER
 from hansa.privacy.statement import NO_LEDGER, Statement
 from hansa.privacy.statement_audit import REFUTED
@@ -207,7 +208,7 @@ def to_html(statement: Statement) -> str:
     for name, sentences in _lists(statement):
         items = "\n".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
         body.append(f"<h2>{name}</h2>\n<ul>\n{items}\n</ul>")
-    return _PAGE.format(title=title, style=_STYLE, body="\n".join(body))
+    return html_page(title, _STYLE, body)
 
 
 def _lists(statement: Statement) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -247,20 +248,4 @@ th { width: 10rem; }
   h2, tr, li { break-inside: avoid; }
   h2 { break-after: avoid; }
 }
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from hansa.markup import html_page
 from hansa.redteam.report import Report
 from hansa.redteam.rows import NONE, Row
 
@@ -32,7 +33,7 @@ def page(report: Report) -> str:
             ),
         ]
     body += ["<h2>Every number</h2>", _table(report.rows), _words()]
-    return _PAGE.format(title=title, style=_STYLE, body="\n".join(body))
+    return html_page(title, _STYLE, body)
 
 
 def _about(report: Report) -> str:
@@ -206,20 +207,4 @@ th[scope=row], .rows td:nth-child(-n+3) { text-align: left; }
 .ok { border-left: .4rem solid #1a7f37; padding-left: .6rem; }
 dt { font-weight: bold; } dd { margin: 0 0 .5rem 1rem; }
 @media print { body { font-size: 9pt; max-width: none; } .wide { overflow: visible; } }
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
 """
