@@ -11,6 +11,7 @@ so a fork is safe. A task that starts threads while it is loaded is loaded in ea
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -89,6 +90,7 @@ def _worker(
         examples = Kept(data, kept)
         plan: Plan | None = None
         trainer = Trainer(model)
+        warm = False
         while True:
             order: Order = wire.recv()
             plan = order.plan or plan
@@ -99,6 +101,9 @@ def _worker(
                 share.train(start, lambda position: memory.works_on(slot, position))
             memory.works_on(slot)
             wire.send(share.report())
+            if not warm:  # libraries, task and traces stay: looking for garbage in them takes long
+                gc.freeze()
+                warm = True
     except (EOFError, BrokenPipeError, ConnectionResetError):
         code = 0
     except BaseException as error:  # noqa: BLE001  whatever it is, it is told

@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from hansa.core.parts import Context, Examples
-from hansa.core.vector import Schema, Vector
+from hansa.core.vector import Vector
 from hansa.work.sgd import LocalSGD
 from hansa.work.stacked_gradient import Batch, StackedGradient
+from hansa.work.stacked_room import Room
 
 Client: TypeAlias = tuple[Context, Examples]
 """A client's place in the round, and what it trains on; at least one example."""
@@ -37,7 +38,7 @@ BATCH_BYTES = 2**26
 
 def kind_of(examples: Examples) -> Kind:
     """What all examples of a stack must have in common."""
-    return (examples.inputs.shape[1:], str(examples.inputs.dtype), examples.targets.shape[1:])
+    return (examples.inputs.shape[1:], examples.inputs.dtype.str, examples.targets.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +110,19 @@ def _descend(
     deltas: Vector,
 ) -> NDArray[np.float64]:
     """Trains the rows of one stack, writes deltas to their places, and gives the mean losses."""
-    shared = _arrays(gradient.model.schema, params)
-    arrays = [array.repeat(len(rows), *[1] * (array.dim() - 1)) for array in shared]
+    received = gradient.room.received(params)
+    arrays = gradient.room.models(len(rows), params)
     velocity = [torch.zeros_like(array) for array in arrays] if work.momentum else None
-    batches = _Batches.of(rows)
+    batches = _Batches.of(rows, gradient.room)
     losses = np.zeros(len(rows))
-    active = len(rows)
-    for step in range(len(rows[0].batches)):
-        while len(rows[active - 1].batches) <= step:
-            active -= 1
-        means = gradient.descend(
-            work,
-            _first(arrays, active),
-            shared,
-            None if velocity is None else _first(velocity, active),
-            batches.fill(active, step),
-        )
-        losses[:active] += means.numpy() * batches.sizes[step, :active]
+    active, mine, speeds = 0, arrays, velocity
+    for step, sizes in enumerate(batches.sizes):
+        training = int(np.count_nonzero(sizes))
+        if training != active:  # those who are done are the last rows
+            active, mine = training, _first(arrays, training)
+            speeds = None if velocity is None else _first(velocity, training)
+        means = gradient.descend(work, mine, received, speeds, batches.fill(active, step))
+        losses[:active] += means.numpy() * sizes[:active]
     _write_deltas(params, arrays, [row.at for row in rows], deltas)
     found: NDArray[np.float64] = losses / batches.sizes.sum(axis=0)
     return found
@@ -146,12 +143,6 @@ def _write_deltas(
             for mine, place in zip(moved, places, strict=True):
                 np.subtract(mine, given, out=room[place])
         start = end
-
-
-def _arrays(schema: Schema, params: Vector) -> list[torch.Tensor]:
-    """Copies of the model's arrays, each (1, *shape)."""
-    views = schema.views(np.asarray(params, np.float32))
-    return [torch.tensor(views[tensor.name])[None] for tensor in schema.tensors]
 
 
 def _first(arrays: Sequence[torch.Tensor], rows: int) -> list[torch.Tensor]:
@@ -182,7 +173,7 @@ class _Batches:
     inputs: torch.Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[_Row]) -> _Batches:
+    def of(cls, rows: Sequence[_Row], room: Room) -> _Batches:
         """Room for the largest batch of each row; float64 inputs become float32, as in a loop."""
         first = rows[0].examples
         steps = len(rows[0].batches)
@@ -205,7 +196,7 @@ class _Batches:
         weights = (there / np.maximum(sizes, 1)[..., np.newaxis]).astype(np.float32)
         dtype = first.inputs.dtype
         narrow = np.dtype(np.float32) if dtype == np.float64 else dtype
-        inputs = np.zeros((len(rows), most, *first.inputs.shape[1:]), narrow)
+        shape = (len(rows), most, *first.inputs.shape[1:])
         return cls(
             rows,
             at,
@@ -213,7 +204,7 @@ class _Batches:
             torch.from_numpy(weights),
             torch.from_numpy(targets),
             bool(targets.min() < 0),
-            torch.from_numpy(inputs),
+            room.inputs(shape, narrow),
         )
 
     def fill(self, active: int, step: int) -> Batch:

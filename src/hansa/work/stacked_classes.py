@@ -13,6 +13,8 @@ PyTorch traces it with a class to be ignored, and in parts that are slow for ten
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from operator import getitem
 from typing import Any
 
@@ -59,6 +61,56 @@ def class_slopes(
 def narrow_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """The (k, n, m) products of (k, n, i) and (k, i, m) matrices."""
     return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
+
+
+def losses_played(
+    outputs: torch.Tensor, at: torch.Tensor
+) -> tuple[Callable[[], object], tuple[torch.Tensor, torch.Tensor]]:
+    """What does `class_losses` again and again, and its results."""
+    largest, grown = outputs.amax(-1, keepdim=True), torch.empty_like(outputs)
+    total, log = torch.empty_like(largest), torch.empty_like(largest)
+    picked = torch.empty(at.shape, dtype=outputs.dtype)
+
+    def play() -> None:
+        torch.amax(outputs, -1, keepdim=True, out=largest)
+        torch.sub(outputs, largest, out=grown)
+        torch.gather(grown, -1, at, out=picked)
+        grown.exp_()
+        torch.sum(grown, -1, keepdim=True, out=total)
+        torch.log(total, out=log)
+        picked.sub_(log)
+        grown.div_(total)
+
+    return play, (picked, grown)
+
+
+def slopes_played(
+    probabilities: torch.Tensor, at: torch.Tensor, slope: torch.Tensor
+) -> tuple[Callable[[], object], torch.Tensor]:
+    """What does `class_slopes` again and again, and its result."""
+    opposite = torch.empty_like(slope)
+
+    def play() -> None:
+        torch.neg(slope, out=opposite)
+        probabilities.mul_(opposite).scatter_add_(-1, at, slope)
+
+    return play, probabilities
+
+
+def product_played(
+    left: torch.Tensor, right: torch.Tensor
+) -> tuple[Callable[[], object], torch.Tensor]:
+    """What does `narrow_product` again and again, and its result."""
+    result = torch.empty((*left.shape[:-1], right.shape[-1]))
+    return partial(np.matmul, left.numpy(), right.numpy(), out=result.numpy()), result
+
+
+PLAYED: Mapping[Any, Callable[..., tuple[Callable[[], object], Any]]] = {
+    class_losses: losses_played,
+    class_slopes: slopes_played,
+    narrow_product: product_played,
+}
+"""The operations of this module by what plays them on memory of their own."""
 
 
 def without_ignored_class(graph: GraphModule, targets: Node) -> None:

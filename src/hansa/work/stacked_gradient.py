@@ -7,7 +7,8 @@ No client's loss follows from another's parameters, so the gradient of the sum o
 the k gradients. The pass is traced once for each shape into the plain operations that it consists
 of (`make_fx`): what `torch.func` costs in each step, more than the arithmetic of a small model, is
 paid once. Where a step is nothing but parameters minus a multiple of the gradient, it is part of
-what was traced, and large gradients are never written to memory (`hansa.work.stacked_graph`).
+what was traced, and large gradients are never written to memory (`hansa.work.stacked_graph`). Small
+passes are played on memory of their own (`hansa.work.stacked_tape`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from hansa.work.sgd import LocalSGD
 from hansa.work.stacked_graph import descending, tidied
+from hansa.work.stacked_room import Room
+from hansa.work.stacked_tape import Tape, record
 from hansa.work.torch import TorchTask
 
 Gradients: TypeAlias = tuple[torch.Tensor, list[torch.Tensor]]
@@ -53,9 +56,9 @@ class Batch:
     negative: bool = True
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[object, ...]:
         """What a trace holds for: shapes of inputs and targets, and their range."""
-        return (*self.inputs.shape, *self.targets.shape, int(self.negative))
+        return self.inputs.shape, self.targets.shape, self.negative
 
 
 @dataclass(slots=True)
@@ -69,9 +72,11 @@ class StackedGradient:
 
     model: TorchTask
     traced_at: int = 10
-    _met: Counter[tuple[int, ...]] = field(default_factory=Counter)
-    _traced: dict[tuple[int, ...], GraphModule] = field(default_factory=dict)
+    _met: Counter[tuple[object, ...]] = field(default_factory=Counter)
+    _traced: dict[tuple[object, ...], GraphModule] = field(default_factory=dict)
     _moving: dict[tuple[object, ...], GraphModule | None] = field(default_factory=dict)
+    _tapes: dict[tuple[object, ...], Tape | None] = field(default_factory=dict)
+    _room: Room | None = None
 
     def __call__(self, params: Arrays, batch: Batch) -> Gradients:
         """Losses and gradients.
@@ -102,32 +107,32 @@ class StackedGradient:
 
         Args:
           work: what the clients do.
-          params: theirs.
+          params: theirs; a list that is given again is in the same memory.
           received: (1, *shape) arrays that all received.
           velocity: theirs, with momentum.
           batch: what they see.
 
         Returns:
-          (k,) losses before the step.
+          (k,) losses before the step; the next step may overwrite them.
         """
-        fused = velocity is None and not work.proximal
-        if fused and self._trace_of(params, batch) is not None:
-            key = (*batch.shape, work.client_lr, work.weight_decay)
-            if key not in self._moving:
-                self._moving[key] = descending(
-                    self._traced[batch.shape], len(params), work.client_lr, work.weight_decay
-                )
-            moving = self._moving[key]
-            if moving is not None:
-                with torch.no_grad():
-                    found: tuple[torch.Tensor] = moving(
-                        *params, batch.inputs, batch.targets, batch.weights
-                    )
-                return found[0]
-        losses, slopes = self(params, batch)
+        if self._trace_of(params, batch) is None:
+            losses, slopes = self(params, batch)
+        else:
+            if velocity is None and not work.proximal:
+                moving = self._moving_of(work, params, batch)
+                if moving is not None:
+                    return self._run(moving, params, batch)[0]
+            losses, *slopes = self._run(self._traced[batch.shape], params, batch)
         for at, slope in enumerate(slopes):
             _move(work, params[at], slope, received[at], None if velocity is None else velocity[at])
         return losses
+
+    @property
+    def room(self) -> Room:
+        """Memory for stacks of this task."""
+        if self._room is None:
+            self._room = Room(self.model.schema)
+        return self._room
 
     def trace(self, params: Arrays, batch: Batch) -> None:
         """Traces the pass for arguments of these shapes."""
@@ -144,6 +149,29 @@ class StackedGradient:
             if self._met[shape] >= self.traced_at and len(self._traced) < MOST_TRACED:
                 self.trace(params, batch)
         return self._traced.get(shape)
+
+    def _moving_of(self, work: LocalSGD, params: Arrays, batch: Batch) -> GraphModule | None:
+        """The traced pass with a step along its gradients in it."""
+        key = (*batch.shape, work.client_lr, work.weight_decay)
+        if key not in self._moving:
+            self._moving[key] = descending(
+                self._traced[batch.shape], len(params), work.client_lr, work.weight_decay
+            )
+        return self._moving[key]
+
+    def _run(self, graph: GraphModule, params: Arrays, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """What a graph gives; the next pass may overwrite it."""
+        key = (graph, params[0].data_ptr(), batch.inputs.data_ptr(), batch.shape)
+        with torch.no_grad():
+            if key not in self._tapes and len(self._tapes) < MOST_TRACED:
+                self._tapes[key] = record(graph, params, batch.inputs, batch.targets, batch.weights)
+            tape = self._tapes.get(key)
+            if tape is not None and tape.on(params):
+                return tape.play(batch.targets, batch.weights)
+            found: tuple[torch.Tensor, ...] = graph(
+                *params, batch.inputs, batch.targets, batch.weights
+            )
+        return found
 
     def _names(self) -> list[str]:
         return [tensor.name for tensor in self.model.schema.tensors]

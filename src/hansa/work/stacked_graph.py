@@ -3,6 +3,7 @@
 | found in the graph                             | becomes                                    |
 |------------------------------------------------|--------------------------------------------|
 | a view, a copy of nothing, a product with 1    | what it is made of                         |
+| a sum along an axis of length one              | a view                                     |
 | the same operation on the same things          | one of them                                |
 | a gradient (a^T b)^T of a matrix product       | b^T a, whose memory is that of parameters  |
 | a step along such a product                    | one `baddbmm_`: no gradient is written     |
@@ -65,6 +66,7 @@ def tidied(graph: GraphModule, *, negative: bool = True) -> GraphModule:
     if not negative:
         without_ignored_class(graph, list(graph.graph.find_nodes(op="placeholder"))[-2])
     _products_as_stored(graph)
+    _sums_of_one(graph)
     _without(graph, _same)
     _merged(graph)
     with_short_losses(graph)
@@ -189,6 +191,23 @@ def _merged(graph: GraphModule) -> None:
         if first is not node:
             node.replace_all_uses_with(first)
             graph.graph.erase_node(node)
+
+
+def _sums_of_one(graph: GraphModule) -> None:
+    """A sum along axes of length one is a view."""
+    nodes = graph.graph
+    for node in nodes.find_nodes(op="call_function", target=_aten.sum.dim_IntList):
+        values, axes, *keep = node.args
+        shape = shape_of(values)
+        if shape is None or kind_of(node) is None or not axes or node.kwargs:
+            continue
+        if kind_of(node)[1] != kind_of(values)[1] or any(shape[axis] != 1 for axis in axes):
+            continue
+        if keep and keep[0]:
+            node.replace_all_uses_with(values)
+            nodes.erase_node(node)
+        else:
+            node.target, node.args = _aten.squeeze.dims, (values, axes)
 
 
 def _products_as_stored(graph: GraphModule) -> None:
