@@ -90,3 +90,19 @@ def test_memory_is_that_of_a_process_and_all_that_it_started():
         assert len(descendants(process.pid)) == 2
         process.wait()
     assert 50 < peak.stop() < 500
+
+
+def test_products_of_a_step_are_those_of_the_network():
+    """As many multiplications as the layers need: three products each, the first layer two."""
+    from bench.limits import STEPS, WIDTHS, clients_per_second, products
+
+    for kind, widths in WIDTHS.items():
+        layers = [m for m in models.network(_CLASSES[kind]).modules() if hasattr(m, "in_features")]
+        assert [layer.in_features for layer in layers] == list(widths[:-1])
+        assert layers[-1].out_features == widths[-1]
+        assert len(products(widths)) == 3 * len(layers) - 1
+    assert STEPS * models.BATCH == models.EXAMPLES
+    assert clients_per_second("logistic", 0.05) > 1
+
+
+_CLASSES = {"logistic": "Logistic", "mlp": "MLP"}
