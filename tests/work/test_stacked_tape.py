@@ -86,6 +86,18 @@ def test_what_writes_to_what_it_computed_is_run_as_it_is(kind, monkeypatch):
     torch.testing.assert_close(played, run, rtol=0, atol=0)
 
 
+def test_a_batch_is_only_read():
+    model, work = Rectified(), WORKS["plain"]
+    gradient = StackedGradient(model, traced_at=1)
+    params, first = pass_of(model)
+    second = replace(first, targets=(first.targets + 1) % 3, weights=first.weights.roll(1, 0))
+    before = [tensor.clone() for tensor in (first.targets, first.weights, first.inputs)]
+    for batch in (first, second):
+        gradient.descend(work, params, params, None, batch)
+    after = [first.targets, first.weights, first.inputs]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
 def test_other_memory_has_a_tape_of_its_own():
     model, work = Rectified(), WORKS["plain"]
     gradient = StackedGradient(model, traced_at=1)
@@ -148,8 +160,9 @@ def test_recording_writes_to_nothing():
         (lambda p, x, t, w: (x * p + t + w,), MOST_BYTES // 8 + 1),  # two results of each
         (lambda p, x, t, w: (torch.erfinv(x * p * 0.1),), 2**15),  # large, and told nowhere
         (lambda p, x, t, w: ((x * p).relu_(),), 4),
+        (lambda p, x, t, w: (torch.zeros_like(x).add_(x * p),), 4),  # zeros are made once
     ],
-    ids=["draws", "large", "large and untold", "writes"],
+    ids=["draws", "large", "large and untold", "writes", "writes to zeros"],
 )
 def test_what_cannot_be_played(function, size):
     x = torch.full((size,), 0.5)
