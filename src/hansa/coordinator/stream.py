@@ -29,7 +29,7 @@ from hansa.coordinator.intake import Intake, check_same
 from hansa.coordinator.roster import Roster
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
-from hansa.core.arrival import Buffer, counts, too_old_words
+from hansa.core.arrival import Buffer, counts, late, too_old_words
 from hansa.core.contribute import RoundTask
 from hansa.core.parts import Course, Dropout, Partial
 from hansa.engines.goal import too_late
@@ -43,6 +43,9 @@ Ask: TypeAlias = Callable[[str, RoundTask, float], None]
 
 Withdraw: TypeAlias = Callable[[str, RoundTask, str], None]
 """Tells a site that the work of a round is not wanted any more, and why."""
+
+NOT_ASKED = "what it was asked does not count any more"
+"""What a site is told that is at work and is not asked in the round that begins."""
 
 LOOK = 1.0
 """Seconds between two looks at an update that is on its way when its time is over."""
@@ -108,7 +111,7 @@ class Stream:
         self._given: dict[str, Given] = {}
         self._intake: Intake | None = None
         self._first: Start = (0, 0)
-        self._ages: Counter[int] = Counter()
+        self._ages: dict[str, int] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._over: HansaError | None = None
@@ -154,10 +157,12 @@ class Stream:
         seconds = task.plan.job.rounds.deadline
         if self._intake is None:
             self._first = (task.round, task.attempt)
-        self._intake, self._ages = intake, Counter()
+        self._intake, self._ages = intake, {}
         for site, given in tuple(self._given.items()):
             age = task.round - given.task.round
-            if self._buffer.too_old(age):
+            if site not in intake.opening.cohort:  # quarantined, which no record names
+                self._take_back(site, NOT_ASKED)
+            elif self._buffer.too_old(age):
                 self._drop(site, too_old_words(age))
         self._changed.set()
         self._ask_next()
@@ -165,7 +170,7 @@ class Stream:
         yield partial
         for dropout in dropouts:
             yield dropout
-        yield Course(ages=counts(self._ages))
+        yield Course(ages=counts(Counter(self._ages.values())), late=late(self._ages))
 
     # -------------------------------------------------------------- what sites send
 
@@ -249,7 +254,7 @@ class Stream:
         self, site: str, start: Start, content: memoryview, sha256: str, intake: Intake, age: int
     ) -> None:
         await intake.add(site, content, sha256, self._buffer.weight(age))
-        self._ages[age] += 1
+        self._ages[site] = age
         given = self._given.get(site)
         if given is not None and given.start != start:
             self._take_back(site, "an update of an earlier round counts in this one")
@@ -269,6 +274,8 @@ class Stream:
                 f"site '{site}' was not asked for round {start[0]}, or is not waited for any more",
                 fix="wait for work; the coordinator pushes it",
             )
+        if site not in intake.opening.cohort:  # an update that was held, and does not count now
+            raise RoundVoid(NOT_ASKED, fix="drop the update and wait for work")
         if self._buffer.too_old(age):
             raise RoundVoid(too_old_words(age), fix="drop the update and wait for work")
         return age
