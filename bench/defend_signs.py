@@ -7,13 +7,16 @@ Digits, network, draws and work of `defend.py`: 20 clients, evenly divided or by
 geometric median, standings in the loop.
 
 late: a round is the first 10 updates, all 20 clients work all the time, each with a speed of its
-own (log-normal, spread 1), and 2 are bad: who is quick is in each buffer, where 2 of 20 are 2 of 10. Old updates are shortened by their discount before the rule sees them.
-200 rounds without attack, 50 under one by the quickest clients or by the slowest. Each is scored
-with the ages of updates and as if all were fresh.
+own (log-normal, spread 1), and 2 are bad: who is quick is in each buffer, where 2 of 20 are 2 of
+10. Old updates are shortened by their discount before the rule sees them. 200 rounds without
+attack, 50 under one by the quickest clients or by the slowest. Each is run with scores as they are,
+which judge an old update like any other, and "looser": z of the cosine divided by the root of
+1 + age.
 
-trusted: everybody is in each round, 4 clients are bad, and one honest client's data are trusted. 100 rounds without
-attack, 25 under one, for each weight of the sign: the z of an update that is opposite to the
-trusted client's. The weight was chosen on seeds 100 to 119; the seeds here are others.
+trusted: everybody is in each round, 4 clients are bad, and one honest client's data are trusted.
+100 rounds without attack, 25 under one, for each weight of the sign: the z of an update that is
+opposite to the trusted client's. The weight was chosen on seeds 100 to 119; the seeds here are
+others.
 
 `--quick`: two seeds, Dirichlet 0.3, one batch.
 """
@@ -26,7 +29,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ import numpy as np
 from hansa.aggregators.robust.distances import products
 from hansa.core.arrival import Buffer
 from hansa.defend import Standings, State, scores, scores_of
+from hansa.defend.scores import Score, Sign
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -72,6 +76,7 @@ class Run:
     ages: list[int] = field(default_factory=list)
 
     def heard(self, changes: Sequence[Any]) -> None:
+        """Counts transitions."""
         for change in changes:
             place = NAMES.index(change.client)
             if change.after is State.WATCH:
@@ -94,10 +99,8 @@ def begin(skew: str, seed: int) -> tuple[Any, Array, list[Array]]:
     return rng, w, divided(SKEWS[skew], rng)
 
 
-def late(
-    skew: str, work: str, attack: str, quick: bool, aged: bool, many: int, seed: int
-) -> Run:
-    """One run by arrival; `quick` says which clients are bad, `aged` whether ages are told."""
+def late(skew: str, work: str, attack: str, quick: bool, looser: bool, many: int, seed: int) -> Run:
+    """One run by arrival; `quick` says which clients are bad, and `many` how many."""
     rng, w, parts = begin(skew, seed)
     noise = np.random.default_rng(seed)
     x, y, _, _ = shuffled()
@@ -133,11 +136,12 @@ def late(
             updates[client] *= np.float32(BUFFER.weight(age))
         found.ages += buffer.values()
         step = combined(updates, counted, standings)
-        ages = {NAMES[i]: age for i, age in buffer.items()} if aged else {}
+        ages = {NAMES[i]: age for i, age in buffer.items()}
         seen = products([updates[i] for i in counted], 1)
-        standings, changes = standings.observe(
-            number, scores_of([NAMES[i] for i in counted], seen, late=ages)
-        )
+        said = scores_of([NAMES[i] for i in counted], seen, late=ages)
+        if looser:
+            said = {name: loosened(score, ages[name]) for name, score in said.items()}
+        standings, changes = standings.observe(number, said)
         found.heard(changes)
         previous = step * (RATE if work == "one batch" else 1.0)
         models[number + 1] = models[number] - previous
@@ -145,6 +149,12 @@ def late(
             ends = now + pace[client] * np.exp(0.3 * noise.standard_normal())
             heapq.heappush(at_work, (ends, client, number + 1))
     return found
+
+
+def loosened(score: Score, age: int) -> Score:
+    """The score if pointing against the others were held against old updates by less."""
+    z = round(score.cosine.z / (1 + age) ** 0.5, 4)
+    return replace(score, cosine=Sign(score.cosine.value, z))
 
 
 def beside(skew: str, work: str, attack: str, weight: float, seed: int) -> Run:
@@ -156,7 +166,7 @@ def beside(skew: str, work: str, attack: str, weight: float, seed: int) -> Run:
     found = Run(bad)
     momentum, previous = np.zeros((N, len(w))), np.zeros(len(w))
     standings = Standings.of(N, N // 2 + 1)
-    scores.TRUSTED = weight  # type: ignore[misc]  # the one number that is compared here
+    scores.TRUSTED = weight  # the one number that is compared here
     for number in range(CALM if attack == "none" else ATTACKED):
         for client in range(N):
             flips = attack == "label_flip" and client in bad
@@ -224,9 +234,9 @@ def measured(
                     continue
                 for quick in (True, False)[: 1 if attack == "none" else 2]:
                     who = "" if attack == "none" else f" by the {'quick' if quick else 'slow'}"
-                    for aged in (True, False):
-                        runs = [late(skew, work, attack, quick, aged, many, seed) for seed in seeds]
-                        row(skew, work, f"{attack}{who}, {'ages' if aged else 'no ages'}", runs)
+                    for looser in (False, True):
+                        runs = [late(skew, work, attack, quick, looser, many, s) for s in seeds]
+                        row(skew, work, f"{attack}{who}{', looser' if looser else ''}", runs)
     return table
 
 

@@ -9,7 +9,6 @@ from hansa.core.arrival import Buffer
 from hansa.core.job import Job
 from hansa.errors import PlanError
 
-
 _NEEDS = {
     "fltrust": "needs the update of the trusted client in each round, and a buffer holds those of "
     "whoever came first; it would also give an old update its full length again",

@@ -4,14 +4,14 @@
 
 All signs follow from scalar products: no update is kept, and none is looked at twice.
 
-| sign     | value                                     | who shows it                            |
-|----------|-------------------------------------------|-----------------------------------------|
-| norm     | length over the round's median length     | scaling, replaced models, loud noise    |
-| cosine   | cosine to the geometric median of all     | whoever pulls against the others        |
-| closest  | cosine to the client most like it         | noise: honest work has a common part    |
-| spectral | projection on the axis of most variance   | groups that pull one way (as DnC)       |
-| trusted  | cosine to one trusted client's update     | who would raise the loss on its data    |
-| staleness| age of the update in rounds               | nobody: what `cosine` is judged by      |
+| sign      | value                                     | who shows it                           |
+|-----------|-------------------------------------------|----------------------------------------|
+| norm      | length over the round's median length     | scaling, replaced models, loud noise   |
+| cosine    | cosine to the geometric median of all     | whoever pulls against the others       |
+| closest   | cosine to the client most like it         | noise: honest work has a common part   |
+| spectral  | projection on the axis of most variance   | groups that pull one way (as DnC)      |
+| trusted   | cosine to one trusted client's update     | who would raise the loss on its data   |
+| staleness | age of the update in rounds               | nobody: it is told, and never counts   |
 
 A sign's z says how unusual the value is, only to the bad side: norms that are too long, cosines
 that are too small, projections that are too large. Quantities of one round are compared with its
@@ -19,9 +19,10 @@ median and 1.4826 times its median absolute deviation, which a minority cannot m
 least spread below where all are alike. The cosine is judged as it is: to point against the others
 is unusual whatever they have in common.
 
-An update of an older model says where another model should go. It is shorter by its discount, and
-where it points against the others that is held against it by as much less. That it is old is never
-held against anybody.
+That an update is old is held against nobody, so the z of its age is 0: an appeal can see it. The
+other signs are of updates as the rule sees them, which shortens old ones, and judge an old one like
+any other: a looser bound for them hides slow clients that lie, and spared no honest one where it
+was measured (`bench/defend_signs.py`).
 
 A step of length h along the update u changes the trusted client's loss by h times the scalar
 product of u and the loss's gradient, to first order, and what that client sends points against its
@@ -192,9 +193,7 @@ def scores_of(
     return MappingProxyType({**scores, **dict.fromkeys(sorted(refused), REFUSED)})
 
 
-def _signs(
-    gram: NDArray[np.float64], ages: NDArray[np.int64], trusted: int | None
-) -> list[Score]:
+def _signs(gram: NDArray[np.float64], ages: NDArray[np.int64], trusted: int | None) -> list[Score]:
     """Signs of n updates from their (n, n) products, (n,) ages, and the trusted one's place."""
     lengths = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
     typical = float(np.median(lengths))
@@ -209,9 +208,9 @@ def _signs(
     norm_z = _unusual(np.log(np.maximum(lengths, 1e-12)), NORM_SPREAD)
     closest_z = _unusual(-np.log(np.maximum(closest, CLOSEST_LEAST)), CLOSEST_SPREAD) * real
     spectral_z = _unusual(spectral, SPECTRAL_SPREAD)
-    against = AGAINST * np.maximum(-cosine, 0.0) / np.sqrt(1 + ages)
+    against = AGAINST * np.maximum(-cosine, 0.0)
     to_trusted = _to_one(gram, lengths, trusted)
-    rising = TRUSTED * np.maximum(-to_trusted, 0.0) / np.sqrt(1 + ages)
+    rising = TRUSTED * np.maximum(-to_trusted, 0.0)
     return [
         Score(
             norm=_sign(lengths[i], norm_z[i]),

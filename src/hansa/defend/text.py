@@ -24,9 +24,7 @@ def score_words(score: Score) -> dict[str, Json]:
     if score.refused:
         return {"total": score.total, "refused": True}
     signs: dict[str, Json] = {
-        name: [s.value, s.z]
-        for name, s in score.signs.items()
-        if name in SIGNS or s != NOTHING
+        name: [s.value, s.z] for name, s in score.signs.items() if name in SIGNS or s != NOTHING
     }
     return {"total": score.total, **signs}
 
