@@ -13,7 +13,7 @@ import pytest
 from hansa.core.contribute import contribute
 from hansa.core.job import Aggregation, Rounds
 from hansa.core.standing import Likeness, Seen
-from hansa.defend import Standings, scores_of
+from hansa.defend import Standings, Transition, scores_of
 from hansa.defend.judge import Judge
 from hansa.defend.replay import History, Observation, replay
 from hansa.defend.scores import MOST, NOTHING, TRUSTED, Sign
@@ -145,7 +145,8 @@ def test_scores_with_these_signs_come_back() -> None:
 
 
 def test_a_history_of_old_and_new_scores_is_counted_again() -> None:
-    standings, entries, changes = Standings(4), [], []
+    standings, entries = Standings(4), []
+    changes: list[Transition] = []
     old = {name: score_of({**BEFORE, "norm": [9.0, 6.0]}) for name in CLIENTS[:1]}
     new = scored(apart(), trusted=KIEL, late={CLIENTS[5]: 3})
     for number, scores in enumerate([old, old, old, new, old, old, new]):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hansa.core.job import Rounds
-from hansa.site import rounds
+from hansa.site import desk, rounds
 from hansa.site.agent import LOG, Agent
 from hansa.site.logbook import read
 from tests.network.test_network_arrivals import THREE, arrival, by_hand, members, rounds_of
@@ -112,7 +112,7 @@ def test_what_cannot_be_gone_on_with_is_asked_anew(place: Place, said: str) -> N
             await rounds_of(federation, job_id, [one, two], 3)
             blobs = federation.coordinator.runner._floor.blobs
             model = federation.records(job_id)[0].model
-        changed = {
+        changed: dict[str, dict[str, Any]] = {
             "never opened": {"attempt": 7}, "of the future": {"round": 4},
             "another job": {"job": "another"},
         }  # fmt: skip
@@ -149,7 +149,7 @@ def test_who_comes_back_and_is_at_work_still_is_not_told_again(place: Place) -> 
 
 def test_an_agent_says_what_it_goes_on_with(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """kiel trains from before the first restart to after the second, and is asked once."""
-    trained, training, go = rounds.work, threading.Event(), threading.Event()
+    trained, training, go = desk.work, threading.Event(), threading.Event()
 
     def slowly(accepted: Any, site: str, asked: Any, contribution: Any) -> Any:
         if site == "kiel" and asked.round == 0:
