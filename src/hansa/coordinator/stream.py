@@ -17,8 +17,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from hansa.coordinator.begun import Begun
@@ -27,6 +27,7 @@ from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.desk import RoundKey
 from hansa.coordinator.incoming import Header, incoming, uninterrupted
 from hansa.coordinator.intake import Intake, check_same
+from hansa.coordinator.models import Models
 from hansa.coordinator.roster import Roster, Start
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
@@ -103,8 +104,7 @@ class Stream:
     ) -> None:
         self.job = job
         self._buffer = buffer
-        self._roster, self._shelf, self._blobs = roster, shelf, blobs
-        self._store, self._memory = store, memory
+        self._roster, self._store, self._memory = roster, store, memory
         self._ask, self._withdraw = ask, withdraw
         self._begun = Begun(job, buffer, roster, store, blobs)
         self._given: dict[str, Given] = {}
@@ -114,7 +114,7 @@ class Stream:
         self._turns: dict[str, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._over: HansaError | None = None
-        self._models: dict[str, _Held] = {}
+        self._models = Models(shelf, blobs)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -335,7 +335,7 @@ class Stream:
         loop, seconds = asyncio.get_running_loop(), task.plan.job.rounds.deadline
         timer = loop.call_later(seconds, self._expired, site)
         self._given[site] = Given(task, loop.time() + seconds, timer)
-        self._offer(task.model, readers)
+        self._models.offer(task.model, readers)
         if tell:
             self._ask(site, task, seconds)
 
@@ -380,29 +380,4 @@ class Stream:
         given = self._given.pop(site, None)
         if given is not None:
             given.timer.cancel()
-            self._withhold(given.task.model)
-
-    # -------------------------------------------------------------- models of who is at work
-
-    def _offer(self, model: str, readers: Sequence[str]) -> None:
-        """Keeps a model on the shelf for one more site; its file may be tidied away meanwhile."""
-        held = self._models.setdefault(model, _Held())
-        if not held.sites:
-            offering = self._shelf.offering(model, self._blobs.path(model), frozenset(readers))
-            held.stack.enter_context(offering)
-        held.sites += 1
-
-    def _withhold(self, model: str) -> None:
-        held = self._models[model]
-        held.sites -= 1
-        if not held.sites:
-            held.stack.close()
-            del self._models[model]
-
-
-@dataclass(slots=True)
-class _Held:
-    """A model on the shelf, and how many sites began with it."""
-
-    stack: ExitStack = field(default_factory=ExitStack)
-    sites: int = 0
+            self._models.withhold(given.task.model)

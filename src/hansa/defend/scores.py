@@ -21,8 +21,8 @@ is unusual whatever they have in common.
 
 That an update is old is held against nobody, so the z of its age is 0: an appeal can see it. The
 other signs are of updates as the rule sees them, which shortens old ones, and judge an old one like
-any other: a looser bound for them hides slow clients that lie, and spared no honest one where it
-was measured (`bench/defend_signs.py`).
+any other: a looser bound for them hides slow clients that lie, and honest slow ones do without
+(`bench/defend_signs.py`, `docs/standing.md`).
 
 A step of length h along the update u changes the trusted client's loss by h times the scalar
 product of u and the loss's gradient, to first order, and what that client sends points against its
