@@ -9,6 +9,14 @@ from hansa.core.arrival import Buffer
 from hansa.core.job import Job
 from hansa.errors import PlanError
 
+_NEEDS = {
+    "fltrust": "needs the update of the trusted client in each round, and a buffer holds those of "
+    "whoever came first; it would also give an old update its full length again",
+    "agnostic": "compares losses of one model, and a buffer holds losses of several: those of an "
+    "older model are larger",
+}
+"""Rules that cannot take whoever comes, and why."""
+
 
 def arrival_errors(job: Job) -> Iterable[PlanError]:
     """Words that are missing beside `sampler = "arrival"`, or that it contradicts.
@@ -34,12 +42,11 @@ def arrival_errors(job: Job) -> Iterable[PlanError]:
             "round",
             "leave it out: a buffer is full, or the round goes on",
         )
-    if job.aggregation.rule != "mean":
+    if job.aggregation.rule in _NEEDS:
         yield PlanError(
             "aggregation.rule",
-            f'"{job.aggregation.rule}" compares updates of one model, and a buffer holds updates '
-            "of several: an old one looks like a bad one",
-            'set aggregation.rule = "mean" with a norm bound, or another cohort.sampler',
+            f'"{job.aggregation.rule}" {_NEEDS[job.aggregation.rule]}',
+            'set aggregation.rule = "geometric_median" or another rule, or another cohort.sampler',
         )
     if job.secure_aggregation.enabled:
         yield PlanError(

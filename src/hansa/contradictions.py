@@ -379,11 +379,11 @@ def _robust_words(job: Job) -> Iterable[PlanError]:
             f'comes before a rule that leaves updates out, and the rule is "{words.rule}"',
             'leave it out, or set aggregation.rule = "geometric_median"',
         )
-    if words.trusted and words.rule != "fltrust":
+    if words.trusted and words.rule != "fltrust" and not job.defend.standing:
         yield PlanError(
             "aggregation.trusted",
-            f'nobody is compared with under the rule "{words.rule}"',
-            'leave it out, or set aggregation.rule = "fltrust"',
+            f'nobody is compared with under the rule "{words.rule}" without a standing',
+            'leave it out, or set aggregation.rule = "fltrust", or defend.standing = true',
         )
 
 

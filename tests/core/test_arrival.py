@@ -13,7 +13,15 @@ from dp_accounting import pld
 
 from hansa.core.arrival import Buffer
 from hansa.core.events import Gaussian, SelfComposed
-from hansa.core.job import Aggregation, Cohort, Privacy, Quantization, Rounds, SecureAggregation
+from hansa.core.job import (
+    Aggregation,
+    Cohort,
+    Defend,
+    Privacy,
+    Quantization,
+    Rounds,
+    SecureAggregation,
+)
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Relation
 from hansa.errors import PlanError, PlanRefused
@@ -180,13 +188,30 @@ ROWS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         },
         "cohort.staleness_exponent", "integers in a ring", "set it to 0",
     ),
-    "a median": (
-        {"aggregation": Aggregation(rule="median"), "cohort": words(buffer=5)},
-        "aggregation.rule", "updates of one model", 'rule = "mean"',
+    "a median of two": (
+        {"aggregation": Aggregation(rule="median")},
+        "Median", "protects against nobody in a round of 2", "at least 5",
+    ),
+    "a median under masks": (
+        {
+            "aggregation": Aggregation(rule="median", clip=1.0, max_weight=50),
+            "cohort": words(buffer=6, staleness_exponent=0),
+            "secure_aggregation": SecureAggregation(enabled=True, groups=3),
+            "quantization": Quantization(step=1e-5),
+        },
+        "secure_aggregation.enabled", "known before it begins", "another cohort.sampler",
     ),
     "a trusted client": (
         {"aggregation": Aggregation(rule="fltrust", trusted="a"), "cohort": words(buffer=5)},
-        "aggregation.rule", "updates of one model", 'rule = "mean"',
+        "aggregation.rule", "whoever came first", "geometric_median",
+    ),
+    "the largest losses": (
+        {"aggregation": Aggregation(rule="agnostic"), "cohort": words(buffer=5)},
+        "aggregation.rule", "losses of one model", "geometric_median",
+    ),
+    "a standing beside the mean": (
+        {"defend": Defend(standing=True), "cohort": words(buffer=5)},
+        "defend.standing", "the mean keeps none", "geometric_median",
     ),
     "a clip that adapts": (
         {"aggregation": UNIFORM, "privacy": Privacy(
@@ -211,6 +236,33 @@ def test_what_does_not_go_together_is_refused(name):
     changed, part, because, fix = ROWS[name]
     found = [e for e in refusals(**changed) if str(e.part).startswith(part)]
     assert any(because in e.because and fix in e.fix for e in found), refusals(**changed)
+
+
+ROBUST = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "dnc", "flame")
+
+
+@pytest.mark.parametrize("rule", [*ROBUST, "bulyan", "centered_clipping", "foolsgold"])
+@pytest.mark.parametrize("standing", [False, True])
+def test_robust_rules_are_accepted_and_the_plan_says_what_becomes_of_old_updates(rule, standing):
+    share = 0.15 if rule == "bulyan" else 0.25
+    of = plan(
+        cohort=words(population=20, buffer=8, concurrency=12),
+        aggregation=Aggregation(rule=rule, bad=share, trim=0.25, weighting="uniform"),
+        defend=Defend(standing=standing),
+    )
+    assert (of.quorum, of.facts["delta"].cohort) == (8, 8)
+    said = " ".join(of.claims)
+    assert "multiplied by (1 + s)**-0.5 before the rule looks at it, and is one client's" in said
+    assert "all bad clients may be among its 8 updates" in said
+    assert "what the sum is divided by" not in said
+    assert ("Standing:" in said) == standing
+
+
+def test_a_rule_that_takes_old_updates_like_fresh_ones_says_so():
+    exact = {"population": 20, "buffer": 8, "concurrency": 12, "staleness_exponent": 0}
+    said = " ".join(plan(cohort=words(**exact), aggregation=Aggregation(rule="median")).claims)
+    assert "one from a model s rounds old counts like a fresh one." in said
+    assert "among its" not in " ".join(plan(cohort=words()).claims)
 
 
 def test_a_ring_is_accepted_where_old_updates_count_like_fresh_ones():

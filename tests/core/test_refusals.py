@@ -108,7 +108,7 @@ ROWS: dict[str, tuple[Any, ...]] = {
     ),
     "trust without a rule for it": (
         job(aggregation=Aggregation(trusted="kiel")), None,
-        "aggregation.trusted", "nobody is compared with", "fltrust",
+        "aggregation.trusted", "nobody is compared with", "defend.standing = true",
     ),
     "a rule over whole updates that are hidden": (
         job(**QUANTIZED), {"stages": (*CLIPPED, Hide()), "aggregator": Robust("krum", 0.2)},

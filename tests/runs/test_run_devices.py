@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hansa.core.job import Cohort, Rounds
+from hansa.core.job import Aggregation, Cohort, Defend, Rounds
 from hansa.devices import Origin
 from hansa.errors import JobError, Refused
 from hansa.runs import Recorder
@@ -25,6 +25,12 @@ JOBS = {
     "arrivals": job(
         cohort=Cohort(population=60, sampler="arrival", buffer=3, concurrency=20),
         rounds=Rounds(count=6, deadline=20000.0, attempts=9),
+    ),
+    "arrivals and a robust rule": job(
+        cohort=Cohort(population=60, sampler="arrival", buffer=6, concurrency=30),
+        rounds=Rounds(count=6, deadline=20000.0, attempts=9),
+        aggregation=Aggregation(rule="median"),
+        defend=Defend(standing=True),
     ),
 }
 NIGHTS = """
@@ -60,6 +66,7 @@ def test_broken_off_it_goes_on_at_the_same_time(name, after, tmp_path, devices):
     rest = resumed(tmp_path / "part")
     assert rest.model_sha256 == whole.model_sha256
     assert rest.virtual_seconds == whole.virtual_seconds
+    assert rest.state.standing == whole.state.standing
     assert [r.virtual_seconds for r in rest.records] == [r.virtual_seconds for r in whole.records]
     said = json.loads((tmp_path / "part" / "result.json").read_text())
     assert said["virtual_seconds"] == whole.virtual_seconds

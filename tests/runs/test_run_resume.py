@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hansa.algorithms import fedadam, fedavg, fedavgm, fedyogi
-from hansa.core.job import Aggregation, Cohort, Privacy, Rounds
+from hansa.core.job import Aggregation, Cohort, Defend, Privacy, Rounds
 from hansa.errors import HansaError, Refused, RoundVoid
 from hansa.runs import Pace, Recorder, checkpoint
 from hansa.runs.folder import read_status
@@ -75,6 +75,12 @@ JOBS = {
     "arrivals": job(
         rounds=Rounds(count=6),
         cohort=Cohort(population=6, sampler="arrival", buffer=2, concurrency=5, max_staleness=2),
+    ),
+    "arrivals and a robust rule": job(
+        rounds=Rounds(count=7),
+        cohort=Cohort(population=9, sampler="arrival", buffer=5, concurrency=9),
+        aggregation=Aggregation(rule="geometric_median", trusted="client-0002"),
+        defend=Defend(standing=True),
     ),
     "void rounds": job(
         rounds=Rounds(count=5, quorum=4, attempts=9),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -105,6 +106,23 @@ def test_labels_are_short_and_tell_apart():
     assert label({"privacy.clip": 1.0, "aggregation.clip": 2.0, "quantization.rotate": True}) == (
         "privacy.clip=1 aggregation.clip=2 quantization.rotate=true"
     )
+
+
+def test_an_address_is_for_ray_and_each_run_is_told(jobs):
+    """Nobody listens there: each run says so itself, with its own exit."""
+    words = ("--set", f"{LR}=0.01,1", "--address", "localhost:9", "--json")
+    refused = run("sweep", "toy", *words, cwd=jobs)
+    assert refused.code == 64
+    assert "an address is for the engine ray" in " ".join(refused.err.split())
+    assert not (jobs / "runs").exists()
+    done = run("sweep", "toy", *words, "--engine", "ray", cwd=jobs)
+    assert done.code == 1, done.err
+    at = jobs / json.loads(done.out)["folder"]
+    again = run("sweep", "--resume", str(at), "--address", "localhost:9", "--json", cwd=jobs)
+    assert again.code == 1
+    for number in (1, 2):
+        said = (at / f"run-{number:04}" / "log.txt").read_text()
+        assert len(re.findall(r"nobody answers at \S+:9\.", said)) == 2, said
 
 
 def test_a_sweep_is_its_runs(jobs):

@@ -90,10 +90,13 @@ class RawSite:
 
     # -------------------------------------------------------------- attend
 
-    async def attend(self, hello: pb.Hello = HELLO) -> pb.Welcome:
-        """Says hello and waits for the welcome."""
+    async def attend(self, hello: pb.Hello = HELLO, begun: Iterable[pb.RoundId] = ()) -> pb.Welcome:
+        """Says hello, and what it goes on with, and waits for the welcome."""
         self.stream = call(self.channel, ATTEND)()
-        await self.say(hello=hello)
+        said = pb.Hello()
+        said.CopyFrom(hello)
+        said.begun.extend(begun)
+        await self.say(hello=said)
         welcome: pb.Welcome = await self.hear("welcome")
         self.receipt_key = read_document(
             welcome.coordinator_document,

@@ -80,14 +80,18 @@ class Agnostic(KeepsRows):
         peak = spec.peak if math.isfinite(spec.peak) else RANGES["delta"]
         return replace(spec, l2=math.inf, peak=peak, divisor=Divisor.REALISED)
 
-    def add(self, partial: Partial, client: str, update: Update, facts: Facts) -> Partial:
+    def add_discounted(
+        self, partial: Partial, client: str, update: Update, facts: Facts, weight: float
+    ) -> Partial:
         """Keeps the client's mean delta and its loss; a client without weight has no say.
+
+        The loss is not multiplied: it is of the model that the client began with.
 
         Raises:
           UpdateRejected: as for every rule that keeps rows.
         """
         before = len(partial.value.deltas)
-        partial = KeepsRows.add(self, partial, client, update, facts)
+        partial = KeepsRows.add_discounted(self, partial, client, update, facts, weight)
         rows = partial.value.deltas
         if len(rows) > before:
             rows[-1] = (client, np.append(rows[-1][1], update.segment("weight")[:1]))

@@ -37,6 +37,12 @@ ENGINE: str | None = typer.Option(
     "and vector is sooner. auto if it is left out; with --resume, the run's own.",
     show_default=False,
 )
+ADDRESS: str | None = typer.Option(
+    None,
+    metavar="HOST:PORT",
+    help="The Ray cluster for --engine ray; the one that this machine is part of, if it is left "
+    "out.",
+)
 BY: str | None = typer.Option(
     None, metavar="METRIC", help="Sort by this metric; by the one that the job watches if left out."
 )

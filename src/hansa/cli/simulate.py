@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hansa.cli.arguments import ENGINE, EXPERIMENT, JSON, MLFLOW, SET
+from hansa.cli.arguments import ADDRESS, ENGINE, EXPERIMENT, JSON, MLFLOW, SET
 from hansa.cli.output import Progress, emit, heading, note, say, table
 from hansa.cli.standing_table import show_standing
 
@@ -32,12 +32,7 @@ def simulate(
     seed: int | None = typer.Option(None, min=0, help="Seed, instead of the job's."),
     changes: list[str] = SET,
     engine: str | None = ENGINE,
-    address: str | None = typer.Option(
-        None,
-        metavar="HOST:PORT",
-        help="The Ray cluster for --engine ray; the one that this machine is part of, if it is "
-        "left out.",
-    ),
+    address: str | None = ADDRESS,
     debug_clients: bool = typer.Option(
         False, "--debug-clients", help="Stop at the first client that fails, and say why."
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hansa.cli.arguments import BY, ENGINE, EXPERIMENT, JSON, MLFLOW
+from hansa.cli.arguments import ADDRESS, BY, ENGINE, EXPERIMENT, JSON, MLFLOW
 from hansa.cli.output import Progress, emit, note, say, wrapped
 from hansa.errors import Refused
 
@@ -55,6 +55,7 @@ def sweep(
         False, "--skip-refused", help="Leave out combinations whose plan is refused."
     ),
     engine: str | None = ENGINE,
+    address: str | None = ADDRESS,
     mlflow: str | None = MLFLOW,
     experiment: str | None = EXPERIMENT,
     json: bool = JSON,
@@ -72,6 +73,11 @@ def sweep(
         raise typer.BadParameter("name a job, or a sweep to go on with: --resume FOLDER")
     if resume is not None and (changes or output is not None or random):
         raise typer.BadParameter("the sweep has its values already", param_hint="--resume")
+    if address is not None and engine != "ray" and (engine is not None or resume is None):
+        raise typer.BadParameter(
+            "an address is for the engine ray: add --engine ray, or leave the address out",
+            param_hint="--address",
+        )
     if resume is not None:
         from hansa.runs.sweep import read
 
@@ -81,7 +87,8 @@ def sweep(
         assert job is not None  # noqa: S101  checked above
         chosen = engine or ("inline" if parallel > 1 else "auto")
         found = _prepared(job, changes, random, search_seed, output, chosen, skip_refused, json, by)
-    options = _options(found, mlflow, experiment, engine if resume is not None else None)
+    options = [] if address is None else ["--address", address]
+    options += _options(found, mlflow, experiment, engine if resume is not None else None)
     comparison = _run(found, parallel, options, by)
     failed = [row for row in comparison.rows if row.state not in ("finished", "stopped")]
     if json:

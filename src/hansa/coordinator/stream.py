@@ -17,32 +17,34 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from hansa.coordinator.begun import Begun
 from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.desk import RoundKey
 from hansa.coordinator.incoming import Header, incoming, uninterrupted
 from hansa.coordinator.intake import Intake, check_same
-from hansa.coordinator.roster import Roster
+from hansa.coordinator.models import Models
+from hansa.coordinator.roster import Roster, Start
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
-from hansa.core.arrival import Buffer, counts, too_old_words
+from hansa.core.arrival import Buffer, counts, late, too_old_words
 from hansa.core.contribute import RoundTask
 from hansa.core.parts import Course, Dropout, Partial
 from hansa.engines.goal import too_late
 from hansa.errors import HansaError, RoundVoid, Unavailable, UpdateRejected
-
-Start: TypeAlias = tuple[int, int]
-"""The round that a site was asked for, and its attempt; later ones compare as larger."""
 
 Ask: TypeAlias = Callable[[str, RoundTask, float], None]
 """Asks a site for the work of a round, with the seconds that it has."""
 
 Withdraw: TypeAlias = Callable[[str, RoundTask, str], None]
 """Tells a site that the work of a round is not wanted any more, and why."""
+
+NOT_ASKED = "what it was asked does not count any more"
+"""What a site is told that is at work and is not asked in the round that begins."""
 
 LOOK = 1.0
 """Seconds between two looks at an update that is on its way when its time is over."""
@@ -102,17 +104,17 @@ class Stream:
     ) -> None:
         self.job = job
         self._buffer = buffer
-        self._roster, self._shelf, self._blobs = roster, shelf, blobs
-        self._store, self._memory = store, memory
+        self._roster, self._store, self._memory = roster, store, memory
         self._ask, self._withdraw = ask, withdraw
+        self._begun = Begun(job, buffer, roster, store, blobs)
         self._given: dict[str, Given] = {}
         self._intake: Intake | None = None
         self._first: Start = (0, 0)
-        self._ages: Counter[int] = Counter()
+        self._ages: dict[str, int] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._over: HansaError | None = None
-        self._models: dict[str, _Held] = {}
+        self._models = Models(shelf, blobs)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -153,11 +155,14 @@ class Stream:
         """
         seconds = task.plan.job.rounds.deadline
         if self._intake is None:
+            await self._begun.load((task.round, task.attempt))
             self._first = (task.round, task.attempt)
-        self._intake, self._ages = intake, Counter()
+        self._intake, self._ages = intake, {}
         for site, given in tuple(self._given.items()):
             age = task.round - given.task.round
-            if self._buffer.too_old(age):
+            if site not in intake.opening.cohort:  # quarantined, which no record names
+                self._take_back(site, NOT_ASKED)
+            elif self._buffer.too_old(age):
                 self._drop(site, too_old_words(age))
         self._changed.set()
         self._ask_next()
@@ -165,7 +170,7 @@ class Stream:
         yield partial
         for dropout in dropouts:
             yield dropout
-        yield Course(ages=counts(self._ages))
+        yield Course(ages=counts(Counter(self._ages.values())), late=late(self._ages))
 
     # -------------------------------------------------------------- what sites send
 
@@ -195,6 +200,7 @@ class Stream:
                     break
                 intake = await self._last()  # a round was closed while the store was asked
             else:
+                self._answered(site, start)
                 return
             if site not in intake.hashes:
                 intake = await self._open(after=None)
@@ -249,7 +255,7 @@ class Stream:
         self, site: str, start: Start, content: memoryview, sha256: str, intake: Intake, age: int
     ) -> None:
         await intake.add(site, content, sha256, self._buffer.weight(age))
-        self._ages[age] += 1
+        self._ages[site] = age
         given = self._given.get(site)
         if given is not None and given.start != start:
             self._take_back(site, "an update of an earlier round counts in this one")
@@ -269,6 +275,8 @@ class Stream:
                 f"site '{site}' was not asked for round {start[0]}, or is not waited for any more",
                 fix="wait for work; the coordinator pushes it",
             )
+        if site not in intake.opening.cohort:  # an update that was held, and does not count now
+            raise RoundVoid(NOT_ASKED, fix="drop the update and wait for work")
         if self._buffer.too_old(age):
             raise RoundVoid(too_old_words(age), fix="drop the update and wait for work")
         return age
@@ -304,7 +312,7 @@ class Stream:
         given = self._given.get(site)
         if given is None:
             self._ask_next()
-        else:
+        elif self._roster.begun(site, self.job) != given.start:
             left = given.ends - asyncio.get_running_loop().time()
             self._ask(site, given.task, left)
 
@@ -318,14 +326,18 @@ class Stream:
             if len(self._given) >= self._buffer.concurrency or not intake.taking:
                 return
             if site in present and site in awaited and site not in self._given:
-                self._give(site, intake.task, intake.opening.cohort)
+                going = self._begun.of(site, intake.task)
+                self._give(site, going or intake.task, intake.opening.cohort, tell=going is None)
 
-    def _give(self, site: str, task: RoundTask, readers: Sequence[str]) -> None:
+    def _give(
+        self, site: str, task: RoundTask, readers: Sequence[str], *, tell: bool = True
+    ) -> None:
         loop, seconds = asyncio.get_running_loop(), task.plan.job.rounds.deadline
         timer = loop.call_later(seconds, self._expired, site)
         self._given[site] = Given(task, loop.time() + seconds, timer)
-        self._offer(task.model, readers)
-        self._ask(site, task, seconds)
+        self._models.offer(task.model, readers)
+        if tell:
+            self._ask(site, task, seconds)
 
     def _expired(self, site: str) -> None:
         given = self._given.get(site)
@@ -352,6 +364,13 @@ class Stream:
             self._withdraw(site, given.task, why)
             self._forget(site)
 
+    def _answered(self, site: str, start: Start) -> None:
+        """What a site went on with was counted by an earlier process: it is done."""
+        self._roster.begun(site, self.job)
+        given = self._given.get(site)
+        if given is not None and given.start == start:
+            self._land(site)
+
     def _land(self, site: str) -> None:
         """A site is done; the next one may begin."""
         self._forget(site)
@@ -361,29 +380,4 @@ class Stream:
         given = self._given.pop(site, None)
         if given is not None:
             given.timer.cancel()
-            self._withhold(given.task.model)
-
-    # -------------------------------------------------------------- models of who is at work
-
-    def _offer(self, model: str, readers: Sequence[str]) -> None:
-        """Keeps a model on the shelf for one more site; its file may be tidied away meanwhile."""
-        held = self._models.setdefault(model, _Held())
-        if not held.sites:
-            offering = self._shelf.offering(model, self._blobs.path(model), frozenset(readers))
-            held.stack.enter_context(offering)
-        held.sites += 1
-
-    def _withhold(self, model: str) -> None:
-        held = self._models[model]
-        held.sites -= 1
-        if not held.sites:
-            held.stack.close()
-            del self._models[model]
-
-
-@dataclass(slots=True)
-class _Held:
-    """A model on the shelf, and how many sites began with it."""
-
-    stack: ExitStack = field(default_factory=ExitStack)
-    sites: int = 0
+            self._models.withhold(given.task.model)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from hansa.core.job import Job
 from hansa.core.keys import ReplayKey
@@ -128,6 +129,11 @@ class Flights:
 def counts(ages: Mapping[int, int]) -> tuple[int, ...]:
     """How many updates were 0, 1, 2 and so on rounds old, from the numbers by age."""
     return tuple(ages.get(age, 0) for age in range(max(ages, default=-1) + 1))
+
+
+def late(ages: Mapping[str, int]) -> Mapping[str, int]:
+    """The ages of the updates that were not fresh, by client."""
+    return MappingProxyType({client: age for client, age in sorted(ages.items()) if age})
 
 
 def too_old_words(age: int) -> str:

@@ -33,31 +33,39 @@ def claims_of(
         *_privacy(job, parts, facts, event, epsilon, accountant),
         _metrics(job, facts),
         _robustness(parts, facts),
-        *_standing(parts, facts),
+        *_standing(job, parts, facts),
         *(stage.told(facts) for stage in parts.stages if isinstance(stage, Tells)),
         _exactness(parts, facts),
-        *_arrivals(job),
+        *_arrivals(job, parts),
         f"A round counts with at least {quorum} updates of at most {parts.sampler.cap}; with fewer "
         "the model stays as it was.",
     )
 
 
-def _arrivals(job: Job) -> tuple[str, ...]:
+def _arrivals(job: Job, parts: Parts) -> tuple[str, ...]:
     """What holds where a round is the updates that came first, also of older models."""
     buffer = Buffer.of(job)
     if buffer is None:
         return ()
-    less = (
-        f"is multiplied by (1 + s)**-{buffer.exponent:g}, and what the sum is divided by does not "
-        "change: old updates make a step shorter"
-        if buffer.exponent
-        else "counts like a fresh one"
-    )
+    less = f"is multiplied by (1 + s)**-{buffer.exponent:g}"
+    if not buffer.exponent:
+        less = "counts like a fresh one"
+    elif parts.aggregator.linear:
+        less += ", and what the sum is divided by does not change: old updates make a step shorter"
+    else:
+        less += " before the rule looks at it, and is one client's like any other"
     most = f"; more than {buffer.oldest} rounds old it does not count" if buffer.oldest else ""
     return (
         f"Updates are not waited for: one from a model s rounds old {less}{most}. Metrics are of "
         "the models that the clients began with.",
+        *(() if parts.aggregator.linear else (_QUICK.format(buffer.size),)),
     )
+
+
+_QUICK = (
+    "Who is quick can be in each round: all bad clients may be among its {} updates, a larger "
+    "share of them than of all clients."
+)
 
 
 _TIMES = (
@@ -280,7 +288,7 @@ def _robustness(parts: Parts, facts: Facts) -> str:
     )
 
 
-def _standing(parts: Parts, facts: Facts) -> tuple[str, ...]:
+def _standing(job: Job, parts: Parts, facts: Facts) -> tuple[str, ...]:
     """What is remembered of single clients, who can see it, and that no epsilon covers it."""
     if parts.judge is None:
         return ()
@@ -290,10 +298,14 @@ def _standing(parts: Parts, facts: Facts) -> tuple[str, ...]:
         if hidden
         else "No epsilon covers them."
     )
+    trusted = job.aggregation.trusted
+    beside = (
+        f", and against that of '{trusted}', which is trusted and has no score," if trusted else ""
+    )
     return (
         "Standing: each round the coordinator scores the length and direction of each client's "
-        "update against the others' and remembers it. Who goes on standing out counts half, then "
-        "nothing, and is told so; only a person expels.",
+        f"update against the others'{beside} and remembers it. Who goes on standing out counts "
+        "half, then nothing, and is told so; only a person expels.",
         "Scores tell something of a client's data. They stay at the coordinator: in its store, its "
         f"audit trail and its operators' tables. {covered}",
     )

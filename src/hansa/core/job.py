@@ -157,7 +157,7 @@ class Aggregation(_Words):
         mixing.
       mixing: what is mixed before a robust rule: none; nearest: each update becomes the mean of
         its closest ones; bucketing: means of random pairs.
-      trusted: name of the client that fltrust compares with.
+      trusted: name of the client that fltrust compares with, and standing where there is one.
       weighting: examples: a client counts by its training examples; uniform: every client once.
       max_weight: most examples that one client can count for; 0 = no bound.
       clip: norm bound of one client's delta where there is no `[privacy]`; 0 = none.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
@@ -280,11 +281,14 @@ class Course:
       ages: how many updates counted that were 0, 1, 2 and so on rounds old, where they arrive
         late; empty where they do not.
       flights: who is still at work, in a simulation whose updates arrive late.
+      late: how many rounds old each update was that counted and was not fresh, by its client. It
+        is for who judges clients, and is in no record.
     """
 
     seconds: float | None = None
     ages: tuple[int, ...] = ()
     flights: Any = field(default=None, repr=False)
+    late: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
 class Aggregator(Protocol):

@@ -257,7 +257,9 @@ async def run_round(
         None if course is None else course.seconds,
         () if course is None else course.ages,
     )
-    standing = observed(judge, after.standing, task, likeness, dropouts)
+    standing = observed(
+        judge, after.standing, task, likeness, dropouts, {} if course is None else course.late
+    )
     return await world.journal.close(record, replace(after, standing=standing)), record
 
 

@@ -12,8 +12,9 @@ no round's record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ class Likeness:
 
     Attributes:
       clients: whose they are, n names, each once.
-      products: (n, n) scalar products of their deltas per unit of weight.
+      products: (n, n) scalar products of their deltas per unit of weight, as the rule sees them:
+        old ones shortened.
     """
 
     clients: tuple[str, ...]
@@ -44,12 +46,14 @@ class Seen:
       attempt: its try.
       likeness: of those who counted; None if too few came.
       refused: clients whose update broke its contract.
+      late: how many rounds old each update was that was not fresh, by its client.
     """
 
     round: int
     attempt: int
     likeness: Likeness | None
     refused: tuple[str, ...]
+    late: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @runtime_checkable
@@ -140,9 +144,10 @@ def observed(
     place: Place,
     likeness: Likeness | None,
     dropouts: Iterable[Dropout],
+    late: Mapping[str, int],
 ) -> Any:
     """The standing after a round; as it was where nobody judges."""
     if judge is None:
         return standing
     refused = tuple(sorted({dropout.client for dropout in dropouts if dropout.refused}))
-    return judge.observe(standing, Seen(place.round, place.attempt, likeness, refused))
+    return judge.observe(standing, Seen(place.round, place.attempt, likeness, refused, late))

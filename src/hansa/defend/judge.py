@@ -37,9 +37,11 @@ class Judge:
 
     Attributes:
       most: most clients that may be quarantined at a time.
+      trusted: the client whose data the job trusts; empty if there is none.
     """
 
     most: int
+    trusted: str = ""
 
     @property
     def cap(self) -> float:
@@ -53,14 +55,15 @@ class Judge:
     def observe(self, standing: Judged | None, seen: Seen) -> Judged:
         """The standings after one more round, void or not: refused updates speak in both."""
         before = Judged(Standings(self.most)) if standing is None else standing
-        return judged(before, seen.round, seen.attempt, scored(seen))
+        return judged(before, seen.round, seen.attempt, scored(seen, self.trusted))
 
 
-def scored(seen: Seen) -> Mapping[str, Score]:
-    """The scores of what was seen."""
+def scored(seen: Seen, trusted: str = "") -> Mapping[str, Score]:
+    """The scores of what was seen, beside a client that is trusted."""
     if seen.likeness is None:
         return MappingProxyType(dict.fromkeys(seen.refused, REFUSED))
-    return scores_of(seen.likeness.clients, seen.likeness.products, seen.refused)
+    clients, products = seen.likeness.clients, seen.likeness.products
+    return scores_of(clients, products, seen.refused, trusted=trusted, late=seen.late)
 
 
 def judged(before: Judged, number: int, attempt: int, scores: Mapping[str, Score]) -> Judged:

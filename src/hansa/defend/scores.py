@@ -4,18 +4,31 @@
 
 All signs follow from scalar products: no update is kept, and none is looked at twice.
 
-| sign     | value                                     | who shows it                            |
-|----------|-------------------------------------------|-----------------------------------------|
-| norm     | length over the round's median length     | scaling, replaced models, loud noise    |
-| cosine   | cosine to the geometric median of all     | whoever pulls against the others        |
-| closest  | cosine to the client most like it         | noise: honest work has a common part    |
-| spectral | projection on the axis of most variance   | groups that pull one way (as DnC)       |
+| sign      | value                                     | who shows it                           |
+|-----------|-------------------------------------------|----------------------------------------|
+| norm      | length over the round's median length     | scaling, replaced models, loud noise   |
+| cosine    | cosine to the geometric median of all     | whoever pulls against the others       |
+| closest   | cosine to the client most like it         | noise: honest work has a common part   |
+| spectral  | projection on the axis of most variance   | groups that pull one way (as DnC)      |
+| trusted   | cosine to one trusted client's update     | who would raise the loss on its data   |
+| staleness | age of the update in rounds               | nobody: it is told, and never counts   |
 
 A sign's z says how unusual the value is, only to the bad side: norms that are too long, cosines
 that are too small, projections that are too large. Quantities of one round are compared with its
 median and 1.4826 times its median absolute deviation, which a minority cannot move, or with the
 least spread below where all are alike. The cosine is judged as it is: to point against the others
 is unusual whatever they have in common.
+
+That an update is old is held against nobody, so the z of its age is 0: an appeal can see it. The
+other signs are of updates as the rule sees them, which shortens old ones, and judge an old one like
+any other: a looser bound for them hides slow clients that lie, and honest slow ones do without
+(`bench/defend_signs.py`, `docs/standing.md`).
+
+A step of length h along the update u changes the trusted client's loss by h times the scalar
+product of u and the loss's gradient, to first order, and what that client sends points against its
+gradient. So a negative cosine is a loss that rises, on examples of a client that is trusted: also
+where an honest client trains on what the trusted one has never seen. It cannot speak against a
+client by itself. The trusted client is not scored: everybody is compared with it.
 
 What no sign shows: updates within what honest ones differ by (ALIE, small backdoors, labels that
 are wrong where data are skewed), and work that was not done but points the right way.
@@ -53,6 +66,9 @@ SPECTRAL_SPREAD = 1.0
 AGAINST = 8.0
 """z of an update that is opposite to the centre, linear from a right angle on."""
 
+TRUSTED = 2.0
+"""z of an update that is opposite to the trusted client's, linear from a right angle on."""
+
 DIGITS = 4
 """Decimals that are kept: what is read is what counts, and what is counted again."""
 
@@ -61,6 +77,10 @@ _SMOOTHING = 1e-6
 
 _MAD = 1.4826
 """Median absolute deviations in a standard deviation of normal numbers."""
+
+
+NOBODY: Mapping[str, int] = MappingProxyType({})
+"""No client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +108,8 @@ class Score:
       cosine: to the geometric median.
       closest: cosine to the client most like it.
       spectral: projection on the direction of most variance, in median lengths.
+      trusted: cosine to the trusted client's update; nothing where nobody is trusted.
+      staleness: rounds that the update is old; its z is always 0.
       refused: whether a check refused what it sent; there are no other signs then.
     """
 
@@ -95,6 +117,8 @@ class Score:
     cosine: Sign = NOTHING
     closest: Sign = NOTHING
     spectral: Sign = NOTHING
+    trusted: Sign = NOTHING
+    staleness: Sign = NOTHING
     refused: bool = False
 
     @property
@@ -113,6 +137,8 @@ class Score:
             "cosine": self.cosine,
             "closest": self.closest,
             "spectral": self.spectral,
+            "trusted": self.trusted,
+            "staleness": self.staleness,
         }
 
 
@@ -121,7 +147,12 @@ REFUSED = Score(refused=True)
 
 
 def scores_of(
-    clients: Sequence[str], products: NDArray[np.float64], refused: Sequence[str] = ()
+    clients: Sequence[str],
+    products: NDArray[np.float64],
+    refused: Sequence[str] = (),
+    *,
+    trusted: str = "",
+    late: Mapping[str, int] = NOBODY,
 ) -> Mapping[str, Score]:
     """The scores of one round.
 
@@ -132,11 +163,15 @@ def scores_of(
     | one of zeros among others            | 0: no length, no direction                 |
     | in another order                     | the same                                   |
     | a client is both counted and refused | refused                                    |
+    | the trusted client's                 | none, unless it is refused                 |
+    | the trusted client is not there      | as if nobody were trusted                  |
 
     Args:
       clients: whose updates they are, n names.
       products: (n, n) scalar products of the updates per unit of weight.
       refused: clients whose update a check refused.
+      trusted: the client whose data the job trusts; empty if there is none.
+      late: how many rounds old each update is that is not fresh, by its client.
 
     Raises:
       HansaError: not one product for each pair of clients, or one that is not finite.
@@ -148,16 +183,22 @@ def scores_of(
             fix="give one row and one column for each client, and each client once",
         )
     order = sorted(range(n), key=lambda i: clients[i])
-    found = _signs(products[np.ix_(order, order)]) if n >= FEWEST else []
-    scores = {clients[i]: score for i, score in zip(order, found, strict=False)}
+    names = [clients[i] for i in order]
+    found: list[Score] = []
+    if n >= FEWEST:
+        ages = np.array([late.get(name, 0) for name in names])
+        place = names.index(trusted) if trusted in names else None
+        found = _signs(products[np.ix_(order, order)], ages, place)
+    scores = {n: score for n, score in zip(names, found, strict=False) if n != trusted}
     return MappingProxyType({**scores, **dict.fromkeys(sorted(refused), REFUSED)})
 
 
-def _signs(gram: NDArray[np.float64]) -> list[Score]:
+def _signs(gram: NDArray[np.float64], ages: NDArray[np.int64], trusted: int | None) -> list[Score]:
+    """Signs of n updates from their (n, n) products, (n,) ages, and the trusted one's place."""
     lengths = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
     typical = float(np.median(lengths))
     if typical <= 0:
-        return [Score() for _ in lengths]
+        return [Score(staleness=_sign(age, 0.0)) for age in ages]
     gram, lengths = gram / typical**2, lengths / typical
     real = lengths > 0
     weights = weiszfeld(gram, _SMOOTHING)
@@ -168,12 +209,16 @@ def _signs(gram: NDArray[np.float64]) -> list[Score]:
     closest_z = _unusual(-np.log(np.maximum(closest, CLOSEST_LEAST)), CLOSEST_SPREAD) * real
     spectral_z = _unusual(spectral, SPECTRAL_SPREAD)
     against = AGAINST * np.maximum(-cosine, 0.0)
+    to_trusted = _to_one(gram, lengths, trusted)
+    rising = TRUSTED * np.maximum(-to_trusted, 0.0)
     return [
         Score(
             norm=_sign(lengths[i], norm_z[i]),
             cosine=_sign(cosine[i], against[i]),
             closest=_sign(closest[i], closest_z[i]),
             spectral=_sign(spectral[i], spectral_z[i]),
+            trusted=_sign(to_trusted[i], rising[i]),
+            staleness=_sign(ages[i], 0.0),
         )
         for i in range(len(lengths))
     ]
@@ -192,6 +237,15 @@ def _to_centre(
     return np.asarray(
         np.clip(np.divide(along, both, out=np.zeros_like(along), where=both > 0), -1, 1)
     )
+
+
+def _to_one(
+    gram: NDArray[np.float64], lengths: NDArray[np.float64], place: int | None
+) -> NDArray[np.float64]:
+    """(n,) cosines to one of the updates; 0 where there is none, or no length."""
+    if place is None:
+        return np.zeros(len(lengths))
+    return _to_centre(gram, lengths, np.eye(len(lengths))[place])
 
 
 def _to_closest(gram: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:

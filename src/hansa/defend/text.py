@@ -8,18 +8,24 @@ from typing import Any
 
 from hansa.core.canonical import Json
 from hansa.defend.judge import Judged
-from hansa.defend.scores import Score, Sign
+from hansa.defend.scores import NOTHING, Score, Sign
 from hansa.defend.standing import Standing, State
 from hansa.defend.standings import Standings, Transition
 
 SIGNS = ("norm", "cosine", "closest", "spectral")
+"""Signs that every score has."""
+
+SOMETIMES = ("trusted", "staleness")
+"""Signs of some jobs only; a score that lacks one was recorded where it said nothing."""
 
 
 def score_words(score: Score) -> dict[str, Json]:
     """A score: its total, and each sign's value and z."""
     if score.refused:
         return {"total": score.total, "refused": True}
-    signs: dict[str, Json] = {name: [s.value, s.z] for name, s in score.signs.items()}
+    signs: dict[str, Json] = {
+        name: [s.value, s.z] for name, s in score.signs.items() if name in SIGNS or s != NOTHING
+    }
     return {"total": score.total, **signs}
 
 
@@ -27,7 +33,8 @@ def score_of(words: Mapping[str, Any]) -> Score:
     """The score that `score_words` told; its total is counted again from its signs."""
     if words.get("refused"):
         return Score(refused=True)
-    signs = {name: Sign(float(words[name][0]), float(words[name][1])) for name in SIGNS}
+    told = (*SIGNS, *(name for name in SOMETIMES if name in words))
+    signs = {name: Sign(float(words[name][0]), float(words[name][1])) for name in told}
     return Score(**signs, refused=False)
 
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hansa.core.arrival import Begun, Buffer, Flight, Flights, counts, too_old_words
+from hansa.core.arrival import Begun, Buffer, Flight, Flights, counts, late, too_old_words
 from hansa.core.contribute import Purpose, RoundTask
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Course, Dropout, Partial
@@ -83,6 +83,7 @@ class BufferedEngine:
     | `buffer` updates arrived                     | the round is over; the others stay at work  |
     | a client is at work when a round begins      | it counts later, its delta for less         |
     | a client's model is older than is allowed    | Dropout as the round begins                 |
+    | a client at work is not in the cohort        | its work ends, without a word               |
     | a client fails, vanishes, or is too slow     | Dropout; the next one begins                |
     | a client's part in the round is over         | it begins again in the next round           |
     | nobody is at work and nobody can begin       | the round is over, with too few updates     |
@@ -117,7 +118,7 @@ class BufferedEngine:
                 yield item
             return
         air = _Air(task, cohort, buffer, self.pace)
-        began, counted, ages = air.now, 0, Counter[int]()
+        began, counted, ages = air.now, 0, dict[str, int]()
         for dropout in air.recall():
             yield dropout
         while counted < buffer.size:
@@ -130,14 +131,15 @@ class BufferedEngine:
                 async for item in self.inner.gather(given, clients):
                     if isinstance(item, Partial):
                         counted += len(item.members)
-                        ages[given.age] += len(item.members)
+                        ages.update(dict.fromkeys(item.members, given.age))
                     yield item
             if not batch:
                 break
         yield Course(
             seconds=None if self.timed is None else air.now - began,
-            ages=counts(ages),
+            ages=counts(Counter(ages.values())),
             flights=air.after(),
+            late=late(ages),
         )
 
     def _together(
@@ -161,6 +163,7 @@ class _Air:
         before = task.flights or Flights()
         self.now = before.now
         self._task, self._buffer, self._pace = task, buffer, pace
+        self._cohort = frozenset(cohort)
         self._flights = [(f.ends, f.client, f) for f in before.flights]
         heapq.heapify(self._flights)
         self._models = {**dict(before.models), task.round: Begun(task.params, task.model)}
@@ -169,9 +172,14 @@ class _Air:
         self._queue = iter([client for client in cohort if client not in busy])
 
     def recall(self) -> Iterator[Dropout]:
-        """Ends the work of those whose model is too old to count from now on."""
+        """Ends the work of those whose model is too old to count from now on.
+
+        And of those who are not in the cohort any more, whom no record names: they are quarantined.
+        """
         kept = []
         for ends, client, flight in sorted(self._flights):
+            if client not in self._cohort:
+                continue
             age = self._task.round - flight.round
             if self._buffer.too_old(age):
                 yield Dropout(client, too_old_words(age))

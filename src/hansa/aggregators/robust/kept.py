@@ -85,11 +85,26 @@ class KeepsRows(ABC):
         Raises:
           UpdateRejected: a coordinate is not finite or out of range, or the weight is negative.
         """
+        return self.add_discounted(partial, client, update, facts, 1.0)
+
+    def add_discounted(
+        self, partial: Partial, client: str, update: Update, facts: Facts, weight: float
+    ) -> Partial:
+        """As `add`, the mean delta times `weight`, which is above 0 and at most 1.
+
+        The rule then sees an older update as a shorter one, and takes it for one client like any
+        other: how many bad clients it bears does not depend on who is late.
+
+        Raises:
+          UpdateRejected: as `add`, whatever the weight: what is refused fresh is refused old.
+        """
         rows: Rows = partial.value
         rest, delta = _without_delta(update), update.segment("delta")
-        weight = float(update.segment("weight")[0])
+        its = float(update.segment("weight")[0])
         check_range(delta, facts["delta"].peak, "delta")
-        row = _per_unit_of_weight(delta, weight) if weight else None
+        row = _per_unit_of_weight(delta, its) if its else None
+        if row is not None and weight != 1:
+            row *= np.float32(weight)
         rows.rest = _SUM.add(rows.rest, client, rest, facts)
         if row is not None:
             rows.deltas.append((client, row))
