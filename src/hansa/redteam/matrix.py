@@ -8,7 +8,7 @@ from functools import partial
 
 from hansa.attacks.catalogue import ATTACKS, attack_named
 from hansa.attacks.engine import bad_clients
-from hansa.core.job import Job
+from hansa.core.job import Cohort, Job
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Task
 from hansa.core.plan import Plan
@@ -161,8 +161,19 @@ def _possible(job: Job, wanted: Wanted) -> None:
     if job.cohort.sampler == "arrival":
         raise Refused(
             "attacks are run in rounds that wait for their cohort, and this job's do not",
-            fix="attack it with --set cohort.sampler=everyone: the rule and the data are the same",
+            fix=f"attack it with {_waiting(job)}: the rule and the data are the same",
         )
+
+
+def _waiting(job: Job) -> str:
+    """The options under which its rounds wait for everyone; words for arrivals alone are unsaid."""
+    usual = Cohort(population=job.cohort.population)
+    words = {"sampler": usual.sampler} | {
+        name: getattr(usual, name)
+        for name in ("buffer", "concurrency", "staleness_exponent", "max_staleness")
+        if getattr(job.cohort, name) != getattr(usual, name)
+    }
+    return " ".join(f"--set cohort.{name}={value}" for name, value in words.items())
 
 
 def _attacked(
