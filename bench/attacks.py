@@ -1,4 +1,4 @@
-"""Attacks on updates beside those of byzfl, on the same honest updates.
+"""Attacks beside those of byzfl: on the same honest updates, and on the same examples.
 
     python bench/attacks.py --peers PYTHON [--json]
 
@@ -7,6 +7,10 @@ PYTHON is that of an environment with byzfl (`peer_attacks.py` says how to make 
 difference of a coordinate, relative to the largest coordinate; noise by its standard deviation over
 20 draws; what adapts to a trimmed mean by the damage: the distance between what the rule makes of
 all updates and the honest mean.
+
+Flipped labels are compared on 64 random images: the labels that a bad client trains on, and the
+gradient of one model on them. byzfl has its honest clients compute them and sends their mean; here
+bad clients flip their own.
 
 byzfl's ALIE divides its variance by n - 1, although its page and the attack's paper divide by n;
 the difference that follows is taken out, and reported as `alie_variance`.
@@ -23,11 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
-from hansa import attacks
+from hansa import Site, Split, TorchTask, attacks
 from hansa.aggregators import robust
+from hansa.core.keys import ReplayKey
+from hansa.core.parts import Examples
 
-N, F, D = 16, 4, 2_000
+N, F, D, CLASSES = 16, 4, 2_000, 10
 Array = Any
 
 
@@ -42,6 +50,36 @@ def damage(honest: Array, bad: Array) -> float:
 
 def apart(ours: Array, theirs: Array) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+class Flat(TorchTask):
+    """The model of byzfl that is one linear layer, with its loss, and some examples."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def model(self) -> nn.Module:
+        """784 pixels to ten numbers between 0 and 1."""
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, CLASSES), nn.Sigmoid())
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of these numbers, as byzfl's benchmark takes it."""
+        return nn.functional.cross_entropy(outputs, targets)
+
+    def data(self, site: Site) -> Split:  # noqa: ARG002  all sites have the same
+        """The examples, for training and for measuring."""
+        return Split(self.examples, self.examples)
+
+
+def flips(train: Examples, theirs: Any) -> dict[str, float]:
+    """Labels that differ, and how far gradients are apart."""
+    task = Flat(train)
+    split = attacks.LabelFlip(CLASSES).poison(task.data(Site("bad", {})), ReplayKey.of_seed(0))
+    _, gradient = task.gradient(theirs["flipped_model"], split.train)
+    return {
+        "label_flip_labels": float((split.train.targets != theirs["flipped_labels"]).sum()),
+        "label_flip_gradient": max(apart(gradient, row) for row in theirs["flipped_gradient"]),
+    }
 
 
 def compared(honest: Array, theirs: Any) -> dict[str, float]:
@@ -77,16 +115,21 @@ def main(arguments: list[str]) -> int:
     rng = np.random.default_rng(0)
     honest = rng.standard_normal(D) + rng.standard_normal((N, D)) * rng.uniform(0.1, 2, D)
     script = Path(__file__).with_name("peer_attacks.py")
+    train = Examples(
+        rng.standard_normal((64, 28, 28)).astype(np.float32), rng.integers(0, CLASSES, 64)
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        given, found = Path(scratch, "honest.npy"), Path(scratch, "found.npz")
-        np.save(given, honest)
+        given, found = Path(scratch, "given.npz"), Path(scratch, "found.npz")
+        np.savez(given, honest=honest, images=train.inputs, classes=train.targets)
         subprocess.run([options.peers, str(script), str(given), str(F), str(found)], check=True)
-        result = compared(honest, np.load(found))
+        theirs = np.load(found)
+        result = {**compared(honest, theirs), **flips(train, theirs)}
     for name, value in result.items():
         print(f"{name:<22}{value:.3g}", file=sys.stderr)
     if options.json:
         print(json.dumps({"clients": N, "bad": F, "size": D, **result}))
-    formulas = ("sign_flip", "ipm", "alie", "mimic", "trimmed_mean")
+    formulas = ("sign_flip", "ipm", "alie", "mimic", "trimmed_mean", "label_flip_labels",
+                "label_flip_gradient")  # fmt: skip
     return int(any(result[name] > 1e-6 for name in formulas))
 
 

@@ -1,13 +1,14 @@
 """Eleven attacks against twelve rules on digits, with even and with skewed data.
 
-    python bench/robust_matrix.py [--quick] [--json] [--seeds 0 1 2] [--bad 4] [--processes 1]
+    python bench/robust_matrix.py [--quick] [--json] [--seeds 0 1 2] [--clients 20] [--bad 4]
 
 1,797 handwritten digits of 8 x 8 pixels (UCI, as scikit-learn ships them), a network of 64-32-10,
-20 clients of which 4 are bad, or as many as --bad says, 250 rounds of one batch of 16 each,
-momentum 0.9 at the clients, learning rate 0.3. Test accuracy in percent after the last round. The
-rules and attacks are those of `hansa.aggregators.robust` and `hansa.attacks`; the draws of data,
-batches and noise are those of `robust_matrix.json`, a table that another program computed in
-float64 with seed 0 and 4 bad clients.
+20 clients, or as many as --clients says, of which a fifth are bad, or as many as --bad says, 250
+rounds of one batch of 16 each, momentum 0.9 at the clients, learning rate 0.3. Test accuracy in
+percent after the last round. The rules and attacks are those of `hansa.aggregators.robust` and
+`hansa.attacks`; the draws of data, batches and noise are those of `robust_matrix.json`, a table
+that another program computed in float64 with seed 0 and 4 bad clients of 20. Only such a run is
+compared with it.
 
 A rule that cannot bear so many bad clients has no accuracy (null).
 
@@ -40,6 +41,7 @@ from hansa.errors import HansaError
 from hansa.examples.packages import cache_folder
 
 N, F, ROUNDS, HIDDEN = 20, 4, 250, 32
+"""Clients, and bad ones of them, of the other program's table; rounds; the width of the network."""
 RATE, BATCH, MOMENTUM = 0.3, 16, 0.9
 SKEWS: dict[str, float | None] = {"iid": None, "dirichlet_0.3": 0.3}
 DIGITS = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
@@ -54,8 +56,8 @@ QUICK_RULES = ("mean", "trimmed_mean", "dnc")
 QUICK_ATTACKS = ("none", "sign_flip", "alie_1.5", "scaling", "min_max")
 
 Array = Any
-Cell = tuple[str, str, str, int, int]
-"""Skew, attack, rule, seed, bad clients."""
+Cell = tuple[str, str, str, int, int, int]
+"""Skew, attack, rule, seed, clients, bad clients of them."""
 Rule = Callable[[Array, int], Array]
 """What (n, d) updates of a round, by its number, become."""
 
@@ -123,15 +125,15 @@ def accuracy(w: Array) -> float:
     return float((said == y).mean())
 
 
-def divided(alpha: float | None, rng: np.random.RandomState) -> list[Array]:
+def divided(alpha: float | None, rng: np.random.RandomState, n: int = N) -> list[Array]:
     """Positions of each client's examples; a client with fewer than four gets eight of any."""
     _, y, _, _ = shuffled()
     if alpha is None:
-        return np.array_split(rng.permutation(len(y)), N)
-    parts: list[list[int]] = [[] for _ in range(N)]
+        return np.array_split(rng.permutation(len(y)), n)
+    parts: list[list[int]] = [[] for _ in range(n)]
     for label in range(10):
         members = rng.permutation(np.where(y == label)[0])
-        shares = rng.dirichlet([alpha] * N)
+        shares = rng.dirichlet([alpha] * n)
         cuts = (np.cumsum(shares)[:-1] * len(members)).astype(int)
         for part, piece in zip(parts, np.split(members, cuts), strict=True):
             part += list(piece)
@@ -220,7 +222,7 @@ def sent(name: str, h: Array, f: int, rng: Any, rule: Callable[[Array], Array]) 
             return attacks.adaptive_min_max(h, f, rule)
 
 
-def trained(skew: str, attack: str, name: str, seed: int, f: int) -> float | None:
+def trained(skew: str, attack: str, name: str, seed: int, n: int, f: int) -> float | None:
     """Test accuracy after training under an attack, in percent; None if the rule refuses."""
     rng = np.random.RandomState(seed)
     x, y, _, _ = shuffled()
@@ -232,14 +234,14 @@ def trained(skew: str, attack: str, name: str, seed: int, f: int) -> float | Non
             np.zeros(10),
         ]
     )
-    parts, rule = divided(SKEWS[skew], rng), RULES[name](f)
-    momentum, sending = np.zeros((N, len(w))), attack not in ("none", "label_flip")
+    parts, rule = divided(SKEWS[skew], rng, n), RULES[name](f)
+    momentum, sending = np.zeros((n, len(w))), attack not in ("none", "label_flip")
     for number in range(ROUNDS):
-        for client in range(N - f if sending else N):
+        for client in range(n - f if sending else n):
             mine = parts[client]
             batch = rng.choice(mine, min(BATCH, len(mine)), False)
             targets = y[batch]
-            if attack == "label_flip" and client >= N - f:
+            if attack == "label_flip" and client >= n - f:
                 targets = 9 - targets
             slope = gradient(w, x[batch], targets)
             momentum[client] = MOMENTUM * momentum[client] + (1 - MOMENTUM) * slope
@@ -248,7 +250,7 @@ def trained(skew: str, attack: str, name: str, seed: int, f: int) -> float | Non
             break  # the model diverged; its accuracy is what it is
         if sending:
             seen = rule.result if isinstance(rule, Clipping) else _known(rule, number)
-            updates[N - f :] = sent(attack, momentum[: N - f], f, rng, seen)
+            updates[n - f :] = sent(attack, momentum[: n - f], f, rng, seen)
         try:
             w = w - RATE * rule(updates, number)
         except HansaError:
@@ -271,7 +273,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
         for rule in rules:
             for attack in tried:
                 for seed in [0] if options.quick else options.seeds:
-                    yield skew, attack, rule, seed, options.bad
+                    yield skew, attack, rule, seed, options.clients, options.bad
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -281,7 +283,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     wanted = list(cells(options))
     with ProcessPoolExecutor(options.processes) as pool:
         for cell, value in zip(wanted, pool.map(_cell, wanted), strict=True):
-            skew, attack, rule, seed, _ = cell
+            skew, attack, rule, seed, *_ = cell
             row = found.setdefault(skew, {}).setdefault(rule, {})
             row.setdefault(attack, {})[str(seed)] = value
             if (attack, seed) == (wanted[-1][1], wanted[-1][3]):
@@ -340,12 +342,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="three rules, five attacks, one seed")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--adaptive", action="store_true", help="the attacks that know the rule")
-    parser.add_argument("--bad", type=int, default=F, help="bad clients, of 20")
+    parser.add_argument("--clients", type=int, default=N, help="of the federation")
+    parser.add_argument("--bad", type=int, help="bad clients; a fifth if it is left out")
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--skews", nargs="+", choices=SKEWS, default=list(SKEWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args(arguments)
+    if options.bad is None:
+        options.bad = options.clients // 5
+    if not 0 < options.bad < options.clients:
+        parser.error(f"{options.bad} of {options.clients} clients cannot be bad")
     started = time.perf_counter()
     found = measured(options)
     means = {
@@ -355,14 +362,14 @@ def main(arguments: list[str]) -> int:
         }
         for skew, rules in found.items()
     }
-    against = compared(found) if options.bad == F else {}
+    against = compared(found) if (options.clients, options.bad) == (N, F) else {}
     for cell, gap in against.get("further", {}).items():
         say(f"more than 3 points from the table: {cell} {gap:+.1f}")
     if options.json:
         print(
             json.dumps(
                 {
-                    "clients": N,
+                    "clients": options.clients,
                     "bad": options.bad,
                     "accuracy": means,
                     "worst": {

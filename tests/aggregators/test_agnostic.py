@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
+from scipy.optimize import brentq, linprog
 
 from hansa.aggregators.agnostic import Agnostic, worst_mixture
 from hansa.core.contribute import context_of, train_locally
@@ -43,6 +43,30 @@ def test_the_worst_mixture_is_the_optimum_of_a_linear_programme(tail, n):
     assert (found >= 0).all()
     assert (found <= most * (1 + 1e-12)).all()
     assert found @ losses == pytest.approx(-best.fun)
+
+
+def nearest(point: np.ndarray, most: float) -> np.ndarray:
+    """The nearest point whose shares are from 0 to `most` and add up to 1: min(max(x - t, 0), most)
+    for the one t that makes them."""
+
+    def shares(t: float) -> np.ndarray:
+        return np.asarray(np.clip(point - t, 0.0, most))
+
+    low, high = point.min() - 1.0, point.max()
+    return shares(brentq(lambda t: shares(t).sum() - 1.0, low, high, xtol=1e-15))
+
+
+@pytest.mark.parametrize("tail", [0.1, 0.3, 0.5, 1.0])
+def test_it_is_where_the_papers_ascent_goes_with_a_step_that_is_large_enough(tail):
+    """From any mixture; with a small step the mixture moves no further than the losses differ."""
+    rng, n = np.random.default_rng(5), 10
+    losses, start = rng.exponential(size=n), nearest(rng.dirichlet(np.ones(n)), 1 / (tail * n))
+    found = worst_mixture(losses, tail)
+    np.testing.assert_allclose(nearest(start + 1e4 * losses, 1 / (tail * n)), found, atol=1e-9)
+    small = nearest(start + 1e-3 * losses, 1 / (tail * n))
+    assert np.linalg.norm(small - start) <= 1e-3 * np.linalg.norm(losses - losses.mean()) + 1e-9
+    if tail < 1:
+        assert np.linalg.norm(small - found) > 0.1
 
 
 def test_of_equal_losses_the_first_count():

@@ -1,4 +1,4 @@
-"""Attacks that use the last round: where they point, how far they go, what they leave alone."""
+"""Relocated orthogonal perturbation: where it points, and how far it goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hansa.aggregators import robust
-from hansa.attacks import neurotoxin, rop
+from hansa.attacks import rop
 from hansa.attacks.catalogue import ATTACKS
 
 RNG = np.random.default_rng(4)
@@ -65,21 +65,5 @@ def test_without_honest_direction_or_history_it_is_still_finite():
         assert np.isfinite(bad).all()
 
 
-def test_a_durable_backdoor_leaves_the_coordinates_that_moved_most_alone():
-    own = RNG.standard_normal((3, 100)).astype(np.float32)
-    last = np.zeros(100)
-    last[[7, 30, 31, 99, 2]] = [-9.0, 8.0, -7.0, 6.0, 5.0]
-    found = neurotoxin(own, last, 0.04)
-    assert (found[:, [7, 30, 31, 99]] == 0).all()
-    rest = [i for i in range(100) if i not in (7, 30, 31, 99)]
-    np.testing.assert_array_equal(found[:, rest], own[:, rest])
-    np.testing.assert_array_equal(neurotoxin(own, np.zeros(100)), own)
-    np.testing.assert_array_equal(neurotoxin(own[:, :10], last[:10]), own[:, :10])  # 5 % is none
-    assert own.all()  # the clients' own updates are as they were
-
-
-def test_both_are_in_the_catalogue_with_what_they_need():
+def test_it_is_in_the_catalogue_with_what_it_needs():
     assert ATTACKS["rop"].knows == "honest"
-    toxin = ATTACKS["neurotoxin"]
-    assert toxin.knows == "own"
-    assert toxin.poisoner is not None

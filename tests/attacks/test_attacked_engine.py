@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from hansa import attacks
-from hansa.attacks.catalogue import ATTACKS, attack_named
-from hansa.attacks.data import LabelFlip
+from hansa.attacks.catalogue import ATTACKS, Attack, attack_named
+from hansa.attacks.data import Backdoor, LabelFlip, Trigger
 from hansa.attacks.engine import AttackedEngine, bad_clients, organisation
+from hansa.attacks.projected import Projected, heaviest
+from hansa.attacks.site import Attacking
 from hansa.core.contribute import RoundTask, context_of, train_locally
 from hansa.core.job import Aggregation, Quantization, Rounds, SecureAggregation
 from hansa.core.keys import ReplayKey
@@ -34,8 +36,9 @@ def ran(plan: Any, engine: Any) -> Any:
     return state, world.journal.records  # type: ignore[attr-defined]
 
 
-def attacked(name: str, bad: frozenset[str] = BAD, **words: Any) -> AttackedEngine:
-    return AttackedEngine(InlineEngine(toy.TOY, toy.data), attack_named(name), bad, **words)
+def attacked(name: str | Attack, bad: frozenset[str] = BAD, **words: Any) -> AttackedEngine:
+    attack = attack_named(name) if isinstance(name, str) else name
+    return AttackedEngine(InlineEngine(toy.TOY, toy.data), attack, bad, **words)
 
 
 def trained(task: RoundTask, client: str, data: Any = toy.data) -> np.ndarray:
@@ -160,12 +163,14 @@ def test_sybils_are_one_organisation_and_say_nearly_the_same():
     assert organisation(min(BAD), attack_named("alie"), BAD) == min(BAD)
 
 
-def two_rounds(name: str) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
+def two_rounds(
+    name: str | Attack, **words: Any
+) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
     """What the aggregator sees in two rounds, and the model at the start of each."""
     plan = toy.plan(rounds=Rounds(count=2))
     seen: dict[str, np.ndarray] = {}
     spied = toy.with_parts(plan, aggregator=Spy(plan.parts.aggregator, seen))
-    engine, models, rounds = attacked(name), [], []
+    engine, models, rounds = attacked(name, **words), [], []
 
     class Watching:
         real = False
@@ -194,6 +199,55 @@ def test_a_free_rider_follows_the_model():
         assert not first[client].any()
         off = np.linalg.norm(second[client] - step) / np.linalg.norm(step)
         assert 0 < off < 0.4
+
+
+DURABLE = replace(  # five parameters are few: Neurotoxin's twentieth of them is none
+    attack_named("neurotoxin"),
+    work=lambda work, previous: Projected(work, heaviest(previous, 0.4)),
+)
+MARK = Backdoor(Trigger((3,), 3.0), 0)
+
+
+def projected(params: np.ndarray, number: int, client: str, split: Any, alone: Any) -> np.ndarray:
+    """What training gives that leaves some parameters alone, as it is written in the plan else."""
+    task = replace(toy.round_task(toy.plan(rounds=Rounds(count=2)), number=number), params=params)
+    work = Projected(task.plan.parts.algorithm.work, alone)
+    return train_locally(task, context_of(task, client, toy.TOY, split), split, work)[0]
+
+
+def test_neurotoxin_trains_round_what_the_last_round_moved_most():
+    (first, second, *_), (start, then, *_) = two_rounds(DURABLE, poison=MARK)
+    alone = np.argsort(-np.abs(then - start))[:2]
+    key = ReplayKey.of_seed(0).derive("attack", "neurotoxin")
+    for client in toy.POPULATION:
+        bad = client in BAD
+        assert first[client].all()  # nothing was seen before
+        assert (second[client][alone] == 0).all() == bad
+        split = toy.data(client)
+        if bad:
+            split = MARK.poison(split, key, sorted(BAD).index(client))
+        left = alone if bad else alone[:0]
+        for number, (params, seen) in enumerate(((start, first), (then, second))):
+            expected = projected(params, number, client, split, left if number else alone[:0])
+            np.testing.assert_allclose(seen[client], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("poisons", [True, False])
+def test_a_site_alone_does_the_same(poisons):
+    client, split = toy.POPULATION[0], toy.data(toy.POPULATION[0])
+    plan = toy.plan(rounds=Rounds(count=2))
+    site = Attacking(replace(DURABLE, poisoner=(lambda *_: MARK) if poisons else None))
+    models = toy.start(), toy.start() + np.array([0.1, -0.9, 0.2, 0.8, 0.0], np.float32)
+    for number, params in enumerate(models):
+        task = replace(toy.round_task(plan, number=number), params=params)
+        update = site(task, client, toy.TOY, split)
+        seen = update.segment("delta") / update.segment("weight")
+        key = context_of(task, client, toy.TOY, split).key.derive("poison")
+        mine = MARK.poison(split, key) if poisons else split
+        alone = np.array([1, 3] if number else [], int)
+        expected = projected(params, number, client, mine, alone)
+        np.testing.assert_allclose(seen, expected, rtol=1e-5, atol=1e-7)
+        assert (seen[alone] == 0).all()
 
 
 REFUSED = {

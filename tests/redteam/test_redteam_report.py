@@ -156,3 +156,19 @@ def test_wrong_input_is_refused_with_a_fix(tmp_path, words, code, told):
     assert done.code == code
     assert told in " ".join(done.err.split())
     assert "Fix:" in done.err
+
+
+def test_a_job_whose_rounds_do_not_wait_is_refused_with_options_that_work(tmp_path):
+    make_jobs(tmp_path)
+    job = tmp_path / "toy" / "job.toml"
+    arrival = 'population = 10\nsampler = "arrival"\nbuffer = 5\nconcurrency = 8\nmax_staleness = 3'
+    job.write_text(job.read_text().replace("population = 4", arrival))
+    words = ("redteam", "toy", "--attacks", "scaling", "--skews", "own", "--shares", "0.2")
+    refused = run_here(*words, cwd=tmp_path)
+    assert refused.code == 2
+    assert "wait for their cohort" in " ".join(refused.err.split())
+    options = re.findall(r"--set\s+(cohort\.\w+=\w+)", refused.err)
+    assert len(options) == 4
+    changed = [word for option in options for word in ("--set", option)]
+    done = run_here(*words, *changed, cwd=tmp_path)
+    assert done.code == 0, done.err

@@ -26,8 +26,9 @@ class Agnostic(KeepsRows):
 
     Mixtures give each of n clients at most 1 / (tail * n): the worst one is taken by the clients
     with the largest losses. It is found exactly in each round, where the paper's algorithm steps
-    towards it by projected ascent and remembers it: a round needs no memory of the ones before,
-    and the objective is the same. It is also the superquantile of Laguel et al. (CISS 2021).
+    towards it by projected ascent and remembers it; `docs/fairness.md` says what else differs. A
+    round needs no memory of the ones before, and the objective is the same. It is also the
+    superquantile of Laguel et al. (CISS 2021).
 
     A client's weight is its loss (`LossWeight`), and rows hold it as their last coordinate.
 

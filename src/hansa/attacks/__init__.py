@@ -6,7 +6,7 @@ which there are, what each knows, and what came of them.
 
 from hansa.attacks.adaptive import adaptive_alie, adaptive_ipm, adaptive_min_max
 from hansa.attacks.data import Backdoor, LabelFlip, Poison, Relabelled, Trigger, edge_case, semantic
-from hansa.attacks.history import neurotoxin, rop
+from hansa.attacks.history import rop
 from hansa.attacks.malformed import LIES
 from hansa.attacks.updates import (
     alie,
@@ -44,7 +44,6 @@ __all__ = [
     "min_max",
     "min_sum",
     "model_replacement",
-    "neurotoxin",
     "replay",
     "rop",
     "scaling",

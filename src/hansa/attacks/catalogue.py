@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,9 +23,11 @@ from hansa.attacks import adaptive, history, updates
 from hansa.attacks.adaptive import Rule
 from hansa.attacks.data import Backdoor, LabelFlip, Poison, Trigger, edge_case, semantic
 from hansa.attacks.malformed import LIES, Lie
+from hansa.attacks.projected import Projected, heaviest
 from hansa.attacks.updates import Array, Rows
 from hansa.core.keys import ReplayKey
-from hansa.core.parts import Examples
+from hansa.core.parts import ClientWork, Examples
+from hansa.core.plan import Plan
 from hansa.core.vector import Vector
 from hansa.errors import HansaError
 from hansa.nearest import suggest
@@ -78,6 +80,9 @@ class Knowledge:
         return self.rule
 
 
+Rework = Callable[[ClientWork[Any], Vector], ClientWork[Any]]
+"""The plan's training of a client and what the model moved by before, to the bad clients' own."""
+
 Poisoner = Callable[[Sequence[Examples], int], Poison]
 """The bad clients' training examples and the number of classes, to what is done to them."""
 
@@ -90,6 +95,7 @@ class Attack:
       name: its name.
       knows: the most that it needs to know.
       send: their updates, per unit of weight; None: what their training gave.
+      work: how they train; None: as the plan says.
       poisoner: what is done to their data; None: nothing.
       lie: what is done to an encoded update; None: nothing.
       together: whether the bad clients are one organisation under several names.
@@ -98,9 +104,19 @@ class Attack:
     name: str
     knows: Literal["own", "honest", "rule"] = "honest"
     send: Callable[[Knowledge], Rows] | None = None
+    work: Rework | None = None
     poisoner: Poisoner | None = None
     lie: Lie | None = None
     together: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether what bad clients encode is not what training by the plan gives."""
+        return self.send is not None or self.work is not None
+
+    def work_of(self, plan: Plan, previous: Vector) -> ClientWork[Any] | None:
+        """How bad clients train once the model moved by (d,) `previous`; None: as planned."""
+        return None if self.work is None else self.work(plan.parts.algorithm.work, previous)
 
 
 def _target_backdoor(parts: int) -> Poisoner:
@@ -153,7 +169,7 @@ _ALL = (
     Attack(
         "neurotoxin",
         "own",
-        send=lambda k: history.neurotoxin(k.own, k.previous),
+        work=lambda work, previous: Projected(work, heaviest(previous)),
         poisoner=_target_backdoor(1),
     ),
     Attack("backdoor_parts", "own", poisoner=_target_backdoor(4)),

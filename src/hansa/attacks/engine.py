@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from hansa.core.contribute import (
     train_locally,
 )
 from hansa.core.keys import Noise, ReplayKey
-from hansa.core.parts import Dropout, Model, Partial, Split, Update
+from hansa.core.parts import ClientWork, Dropout, Model, Partial, Split, Update
 from hansa.engines.inline import InlineEngine
 from hansa.errors import HansaError
 
@@ -73,8 +74,8 @@ class AttackedEngine:
         """
         bad = [client for client in cohort if client in self.bad]
         engine = self._with_poison()
-        if bad and task.purpose is Purpose.TRAIN and (self.attack.send or self.attack.lie):
-            sent = self._sent(task, cohort, bad, engine) if self.attack.send else {}
+        if bad and task.purpose is Purpose.TRAIN and (self.attack.changes or self.attack.lie):
+            sent = self._sent(task, cohort, bad, engine) if self.attack.changes else {}
             engine = replace(engine, contribution=_Sending(self.attack, sent, frozenset(bad)))
         async for item in engine.gather(task, cohort):
             yield item
@@ -101,14 +102,16 @@ class AttackedEngine:
         self, task: RoundTask, cohort: Sequence[str], bad: list[str], engine: InlineEngine
     ) -> dict[str, Trained]:
         """What each client of the round gives to the encoding, honest ones as they trained."""
-        send = self.attack.send
-        assert send is not None  # noqa: S101  the caller's condition
-        own = {c: _trained(task, c, engine) for c in bad}
+        send, previous = self.attack.send, self._memory.step(task)
+        work = self.attack.work_of(task.plan, previous)
+        own = {c: _trained(task, c, engine, work) for c in bad}
+        if send is None:
+            return {c: found for c, found in own.items() if found is not None}
         seen = self.omniscient and self.attack.knows != "own"
         honest: dict[str, Trained | None] = {}
         if seen:
             honest = {c: _trained(task, c, engine) for c in cohort if c not in self.bad}
-        elif engine is self.inline:
+        elif engine is self.inline and work is None:
             honest = own
         else:
             honest = {c: _trained(task, c, self.inline) for c in bad}
@@ -123,7 +126,7 @@ class AttackedEngine:
                 honest=np.stack([delta for delta, _ in known.values()]),
                 own=rows,
                 old=self._memory.first(taking_part, rows),
-                previous=self._memory.step(task),
+                previous=previous,
                 cohort=len(cohort),
                 key=task.key.derive("attack", self.attack.name, task.round),
                 rule=self.rule,
@@ -133,12 +136,14 @@ class AttackedEngine:
         return {**(known if seen else {}), **lies}
 
 
-def _trained(task: RoundTask, client: str, engine: InlineEngine) -> Trained | None:
+def _trained(
+    task: RoundTask, client: str, engine: InlineEngine, work: ClientWork[Any] | None = None
+) -> Trained | None:
     """What a client's training gives; None if it raises: it will again, and drops out then."""
     try:
         split = engine.data(client)
         ctx = context_of(task, client, engine.model, split)
-        return train_locally(task, ctx, split)
+        return train_locally(task, ctx, split, work)
     except Exception:  # noqa: BLE001  what a task raises drops that client
         return None
 

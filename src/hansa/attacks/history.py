@@ -1,11 +1,7 @@
-"""Attacks that use what the last round did: relocated perturbations, and backdoors that last.
+"""An attack that uses where the last round went: relocated orthogonal perturbation.
 
-| attack       | sends                                             | source                        |
-|--------------|---------------------------------------------------|-------------------------------|
-| `rop`        | orthogonal to where honest updates and the last   | Özfatura et al., 2022         |
-|              | result point, as far off as honest ones are       | (arXiv 2208.09894)            |
-| `neurotoxin` | a backdoor's update without the coordinates that  | Zhang et al., ICML 2022       |
-|              | the last round moved most                         | (arXiv 2206.10341)            |
+Özfatura et al., 2022 (arXiv 2208.09894): orthogonal to where honest updates and the last result
+point, as far off as honest ones are. What else uses the last round is in `projected`: Neurotoxin.
 """
 
 from __future__ import annotations
@@ -15,13 +11,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hansa.attacks.updates import Array, Rows, centre, repeated, single
+from hansa.attacks.updates import Array, Rows, centre, repeated
 
 BLEND = 0.9
 """Share of the honest mean in the reference point; the rest is the last result."""
-
-HEAVY = 0.05
-"""Share of the coordinates that Neurotoxin leaves alone."""
 
 
 def rop(h: Array, f: int, previous: Array, angle: float = 90.0, length: float = 1.0) -> Rows:
@@ -51,26 +44,6 @@ def rop(h: Array, f: int, previous: Array, angle: float = 90.0, length: float = 
     direction = math.cos(turn) * along + math.sin(turn) * across
     gaps = np.linalg.norm(np.asarray(h, np.float64) - reference, axis=1)
     return repeated(reference + length * float(np.median(gaps)) * direction, f)
-
-
-def neurotoxin(own: Array, previous: Array, heavy: float = HEAVY) -> Rows:
-    """The bad clients' own updates, zero where the last round moved the model most.
-
-    Honest clients seldom write to the other coordinates, so that what is put there lasts after
-    the attackers are gone. The paper projects each step of their training; this projects its
-    result.
-
-    Args:
-      own: (f, d) what training on poisoned data gave.
-      previous: (d,) what the model moved by before; zeros: nothing is left alone.
-      heavy: share of the coordinates that are left alone.
-    """
-    kept = np.array(own, np.float64)
-    count = int(heavy * kept.shape[1])
-    if count and np.any(previous):
-        moved = np.abs(np.asarray(previous, np.float64))
-        kept[:, np.argsort(-moved, kind="stable")[:count]] = 0.0
-    return single(kept)
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:

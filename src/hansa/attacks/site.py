@@ -52,20 +52,24 @@ class Attacking:
         ctx = context_of(task, client, model, split, noise)
         if task.purpose is not Purpose.TRAIN:
             return encoded(task, ctx, split, None)
-        honest = train_locally(task, ctx, split)
-        own = honest
+        previous = self._memory.step(task)
+        work = self.attack.work_of(task.plan, previous)
+        honest = own = train_locally(task, ctx, split)
         if self.attack.poisoner is not None:
             if self._poison is None:
                 classes = int(split.train.targets.max(initial=1)) + 1
                 self._poison = self.attack.poisoner([split.train], classes)
-            own = train_locally(task, ctx, self._poison.poison(split, ctx.key.derive("poison")))
+            poisoned = self._poison.poison(split, ctx.key.derive("poison"))
+            own = train_locally(task, ctx, poisoned, work)
+        elif work is not None:
+            own = train_locally(task, ctx, split, work)
         if self.attack.send is not None:
             mine = own[0][None]
             known = Knowledge(
                 honest=honest[0][None],
                 own=mine,
                 old=self._memory.first([client], mine),
-                previous=self._memory.step(task),
+                previous=previous,
                 cohort=max(int(task.plan.parts.sampler.expected), 1),
                 key=ctx.key.derive("attack", self.attack.name),
             )

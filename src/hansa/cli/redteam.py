@@ -51,6 +51,7 @@ def redteam(
     rounds: int | None = typer.Option(None, min=1, help="Rounds, instead of the job's."),
     clients: int | None = typer.Option(None, min=1, help="Clients, instead of the job's."),
     changes: list[str] = SET,
+    parallel: int = typer.Option(1, min=1, metavar="P", help="Runs at a time, a process for each."),
     out: Path | None = typer.Option(
         None,
         metavar="FOLDER",
@@ -97,7 +98,12 @@ def redteam(
         def heard(cell: Cell, outcome: Outcome, new: bool) -> None:
             progress.step(_line(cell, outcome, new))
 
-        rows = matrix.run(record, heard)
+        try:
+            rows = matrix.run(record, heard, parallel)
+        except KeyboardInterrupt:
+            if out is not None:
+                note(f"\nRuns that ended are in {out}; the same command goes on after them.")
+            raise
     report = report_of(matrix, rows, limits, bad)
     if out is not None:
         write(report, out)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial as call
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from hansa.core.metrics import measure
 from hansa.core.parts import (
     AddsRows,
     Aggregator,
+    ClientWork,
     Context,
     Discounts,
     EncodesRows,
@@ -205,9 +206,19 @@ def encode_rows(
             stage.encode_rows(rows, layout)
 
 
-def train_locally(task: RoundTask, ctx: Context, split: Split) -> Trained:
-    """The plan's client work on the client's examples; zeros without any."""
-    work = task.plan.parts.algorithm.work
+def train_locally(
+    task: RoundTask, ctx: Context, split: Split, work: ClientWork[Any] | None = None
+) -> Trained:
+    """Client work on the client's examples; zeros without any.
+
+    Args:
+      task: the round.
+      ctx: the client's place in it.
+      split: the client's examples.
+      work: of a client that trains otherwise than the plan says; the plan's if it is left out.
+    """
+    if work is None:
+        work = task.plan.parts.algorithm.work
     if not len(split.train):
         return np.zeros(task.plan.task.schema.size, np.float32), 0.0
     state = work.init(task.params, ctx)

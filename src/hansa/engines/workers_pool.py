@@ -26,7 +26,7 @@ from hansa.engines.workers_messages import (
     take_place,
 )
 from hansa.errors import HansaError
-from hansa.work.threads import VARIABLES
+from hansa.work.threads import environment
 
 _SECONDS_TO_END = 5.0
 
@@ -208,7 +208,7 @@ class _Nursery:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "hansa.engines.workers_process", *words],
                 stdin=subprocess.DEVNULL,
-                env=_environment(),
+                env=environment(),
                 pass_fds=fds,
                 start_new_session=True,  # Ctrl-C is for the simulation, which ends the others
             )
@@ -240,12 +240,6 @@ def _end(nursery: _Nursery) -> None:
     except subprocess.TimeoutExpired:  # it is still loading; it has no workers yet
         nursery.process.kill()
         nursery.process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """One computing thread, and modules from the same places as here."""
-    path = os.pathsep.join(folder or str(os.getcwd()) for folder in sys.path)  # noqa: PTH109
-    return {**os.environ, **dict.fromkeys(VARIABLES, "1"), "PYTHONPATH": path}
 
 
 def _without_plan(order: Order) -> Order:

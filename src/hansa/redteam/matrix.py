@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from hansa.attacks.catalogue import ATTACKS, attack_named
 from hansa.attacks.engine import bad_clients
-from hansa.core.job import Job
+from hansa.core.job import Cohort, Job
 from hansa.core.keys import ReplayKey
 from hansa.core.parts import Task
 from hansa.core.plan import Plan
-from hansa.core.vector import Vector
 from hansa.errors import HansaError, Refused
 from hansa.recipes import compile_plan
-from hansa.redteam.cell import Cell, Outcome, quick_job, run_cell
+from hansa.redteam.cell import Cell, quick_job
 from hansa.redteam.division import OWN as OWN_SKEW
 from hansa.redteam.division import Division, divided, read_own, skew_named
+from hansa.redteam.parallel import in_processes
 from hansa.redteam.record import Record
 from hansa.redteam.rows import NONE, Row, rows_of
 from hansa.redteam.rules import MEAN, OWN, Words, rule_of, under, words_of
+from hansa.redteam.running import OnCell, Work, in_turn
 from hansa.simulation import population_of
 from hansa.work.bundle import facts_of, load_task
-from hansa.work.threads import one_thread
 
 SHARES = (0.05, 0.2, 0.4)
 """Of the clients that are bad: of one's own choosing, or those of these that are somebody."""
@@ -81,56 +82,26 @@ class Matrix:
     plans: Mapping[tuple[str, int], Plan] = field(repr=False)
     cells: tuple[Cell, ...] = field(repr=False)
 
-    def run(self, record: Record, on_cell: OnCell) -> list[Row]:
-        """Runs all cells that the record does not have.
+    def run(self, record: Record, on_cell: OnCell, parallel: int = 1) -> list[Row]:
+        """Runs all cells that the record does not have; the rows do not depend on how many at once.
 
         Args:
-          record: what was run before.
+          record: what was run before; what runs now is written there as it ends.
           on_cell: called after each with what came of it, and whether it ran just now.
+          parallel: cells at a time, each in a process; 1: one after the other, in this one.
+
+        Raises:
+          HansaError: an attack cannot be made, a process is killed again and again, or the record
+            cannot be written.
         """
-        outcomes: dict[Cell, Outcome] = {}
-        runner = _Runner(self)
-        with one_thread():
-            for cell in self.cells:
-                digest = self.plans[cell.rule, cell.seed].digest
-                known = record.find(digest, cell)
-                outcomes[cell] = known or runner.run(cell)
-                if known is None:
-                    record.add(digest, cell, outcomes[cell])
-                on_cell(cell, outcomes[cell], known is None)
-        return rows_of(outcomes)
+        run = in_turn if parallel == 1 else partial(in_processes, parallel)
+        found = run(self.work, self.cells, record, on_cell)
+        return rows_of({cell: found[cell] for cell in self.cells})
 
-
-OnCell = Callable[[Cell, Outcome, bool], None]
-
-
-@dataclass(slots=True)
-class _Runner:
-    """Runs cells, and keeps what neighbours share: a division, and models with nobody bad."""
-
-    matrix: Matrix
-    _division: Division | None = None
-    _place: tuple[str, int] | None = None
-    _clean: dict[str, Vector] = field(default_factory=dict)
-
-    def run(self, cell: Cell) -> Outcome:
-        """What came of a cell."""
-        place = (cell.skew, cell.seed)
-        if self._division is None or place != self._place:
-            key = ReplayKey.of_seed(cell.seed)
-            self._division, self._place = divided(self.matrix.own, cell.skew, key), place
-            self._clean.clear()
-        division, plan = self._division, self.matrix.plans[cell.rule, cell.seed]
-
-        def clean() -> Vector:
-            if plan.digest not in self._clean:
-                self.run(replace(cell, attack=NONE, share=0.0))
-            return self._clean[plan.digest]
-
-        outcome, params = run_cell(cell, plan, self.matrix.task, division, clean)
-        if cell.attack == NONE:
-            self._clean[plan.digest] = params
-        return outcome
+    @property
+    def work(self) -> Work:
+        """What runs one cell of it."""
+        return Work(self.job, self.task, self.own, self.plans)
 
 
 def prepare(job: Job, wanted: Wanted) -> Matrix:
@@ -190,8 +161,19 @@ def _possible(job: Job, wanted: Wanted) -> None:
     if job.cohort.sampler == "arrival":
         raise Refused(
             "attacks are run in rounds that wait for their cohort, and this job's do not",
-            fix="attack it with --set cohort.sampler=everyone: the rule and the data are the same",
+            fix=f"attack it with {_waiting(job)}: the rule and the data are the same",
         )
+
+
+def _waiting(job: Job) -> str:
+    """The options under which its rounds wait for everyone; words for arrivals alone are unsaid."""
+    usual = Cohort(population=job.cohort.population)
+    words = {"sampler": usual.sampler} | {
+        name: getattr(usual, name)
+        for name in ("buffer", "concurrency", "staleness_exponent", "max_staleness")
+        if getattr(job.cohort, name) != getattr(usual, name)
+    }
+    return " ".join(f"--set cohort.{name}={value}" for name, value in words.items())
 
 
 def _attacked(

@@ -12,19 +12,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hansa.runs.children import Children, Stopped, each
 from hansa.runs.folder import Status, read_status, write_status
 
 LOG = "log.txt"
 """What a run's process said, in the run's folder."""
-
-PATIENCE_SECONDS = 20.0
-"""Time that an interrupted run has to write down how far it is."""
 
 _ENDED = frozenset({"finished", "stopped", "failed", "void", "interrupted"})
 
@@ -40,9 +36,7 @@ class Processes:
 
     parallel: int
     options: Sequence[str] = ()
-    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _stopped: bool = False
+    _children: Children = field(default_factory=Children)
 
     def run(self, runs: Sequence[Path], ended: Callable[[Path, Status], None]) -> None:
         """Runs all of them, whatever becomes of each.
@@ -54,53 +48,29 @@ class Processes:
         Raises:
           KeyboardInterrupt: somebody interrupted it; no process is left.
         """
-        with ThreadPoolExecutor(self.parallel) as pool:
-            waiting: dict[Future[None], Path] = {pool.submit(self._one, at): at for at in runs}
-            try:
-                while waiting:
-                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        at = waiting.pop(future)
-                        future.result()
-                        ended(at, read_status(at))
-            except BaseException:
-                self._stop()
-                pool.shutdown(cancel_futures=True)
-                raise
+
+        def told(at: Path, _: None) -> tuple[Path, ...]:
+            ended(at, read_status(at))
+            return ()
+
+        each(self.parallel, runs, self._one, told, self._children.stop)
 
     def _one(self, at: Path) -> None:
         words = [sys.executable, "-m", "hansa", "simulate", "--resume", str(at), "--json"]
         with (at / LOG).open("ab") as log:
-            with self._lock:
-                if self._stopped:
-                    return
-                process = subprocess.Popen(
+            try:
+                process = self._children.start(
                     [*words, *self.options],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
-                    process_group=0,  # Ctrl-C reaches them through this process only
                 )
-                self._running.add(process)
-            code = process.wait()
-            with self._lock:
-                self._running.discard(process)
+            except Stopped:
+                return
+            code = self._children.wait(process)
         status = read_status(at)
-        if status.state not in _ENDED and not self._stopped:
+        if status.state not in _ENDED and not self._children.stopped:
             write_status(at, Status("failed", status.round, status.rounds, _why(at, code)))
-
-    def _stop(self) -> None:
-        """Interrupts what runs, and ends what does not listen."""
-        with self._lock:
-            self._stopped = True
-            running = list(self._running)
-        for process in running:
-            process.send_signal(signal.SIGINT)
-        for process in running:
-            try:
-                process.wait(PATIENCE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def _why(at: Path, code: int) -> str:

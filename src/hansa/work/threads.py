@@ -7,6 +7,7 @@ follows neither from the number of cores nor from the engine. Small models are f
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,12 @@ def one_thread() -> Iterator[None]:
     finally:
         for change, number in before:
             change(number)
+
+
+def environment() -> dict[str, str]:
+    """That of a new process: one computing thread, and modules from the same places as here."""
+    path = os.pathsep.join(folder or str(os.getcwd()) for folder in sys.path)  # noqa: PTH109
+    return {**os.environ, **dict.fromkeys(VARIABLES, "1"), "PYTHONPATH": path}
 
 
 def _settings() -> Iterator[_Setting]:
