@@ -319,9 +319,9 @@ def _rollback(job: Job) -> tuple[str, ...]:
         "the model is discarded with what the round trained, and the next round starts from the "
         f"last accepted one: up to {every + 1} rounds of training at once. The last model is held "
         "to the same.",
-        f"{cost}It undoes a ruined model, not a backdoor, nor a change within {tolerance:g}. "
-        f"Another cohort{noise} or clients that lie about their held-out examples can reject a good "
-        "model, or keep a bad one.",
+        f"{cost}It undoes a ruined model, not a backdoor, nor changes within {tolerance:g}. "
+        f"Another cohort{noise} or clients that lie about their held-out examples can reject a "
+        "good model, or keep a bad one.",
     )
 
 
