@@ -236,7 +236,7 @@ def _defend(
     if defend.rollback == 0 and "rollback" in words.get("defend", {}):
         yield Mistake(
             ("defend", "rollback"),
-            "defend.rollback is 0, which is no tolerance: no two measurements are alike",
+            "defend.rollback is 0, which would reject a model for the least difference",
             "write how much worse rounds.watch may get, or leave rollback out",
         )
     if defend.rollback and evaluate_every == 0:
