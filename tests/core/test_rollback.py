@@ -226,7 +226,7 @@ def test_rejected_models_count_for_patience():
     state, records = trained(of, set(range(2, 30)))
     assert state.round < 30
     assert any(record.rejected for record in records)
-    watched = [r.metrics["accuracy"] for r in records if r.purpose is Purpose.TRAIN]
+    watched = [r.metrics["accuracy"] or 0.0 for r in records if r.purpose is Purpose.TRAIN]
     best = watched.index(max(watched))
     assert len(watched) == best + 1 + 3
 

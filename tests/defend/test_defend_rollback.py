@@ -1,7 +1,9 @@
-"""What going back is worth where nobody can look at an update: masked rounds, one client attacks."""
+"""What going back is worth where nobody can look at an update: masked rounds, one client lies."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,3 +57,13 @@ def test_without_an_attack_nothing_changes() -> None:
     _, judged = accuracy(0.1)
     assert [r.model for r in kept] == [r.model for r in judged]
     assert not any(record.rejected for record in judged)
+
+
+def test_the_page_says_what_was_measured() -> None:
+    page = Path(__file__).parents[2] / "docs" / "rollback.md"
+    rows = [line for line in page.read_text("utf-8").split("\n") if line.startswith("|")][2:]
+    found = [[float(cell) for cell in re.findall(r"0\.\d{3}", row)] for row in rows]
+    assert found == [
+        [round(accuracy(tolerance, attack)[0], 3) for attack in (None, REVERSED)]
+        for tolerance in (0.0, 0.1)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from hansa.attacks import updates
 from hansa.attacks.catalogue import Attack
 from hansa.attacks.engine import AttackedEngine
 from hansa.attacks.site import Attacking
@@ -13,7 +14,7 @@ from hansa.core.keys import Noise
 from hansa.core.parts import Course, Dropout, Model, Partial, Split, Update
 from hansa.engines.inline import InlineEngine
 
-REVERSED = Attack("reversed", "own", send=lambda k: -1000.0 * k.own)
+REVERSED = Attack("reversed", "own", send=lambda k: updates.sign_flip(k.own, k.f, 1000.0))
 """Its own update backwards, as long as its clip lets it be."""
 
 
