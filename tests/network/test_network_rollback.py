@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hansa.algorithms import fedavgm
 from hansa.coordinator.rows import Status
 from hansa.core.contribute import Purpose
 from hansa.core.job import Aggregation, Defend, Quantization, Rounds
@@ -36,6 +37,7 @@ WORDS: dict[str, Any] = {
     "rounds": Rounds(count=7, deadline=LONG, quorum=4, watch="loss"),
     "aggregation": Aggregation(clip=30.0, max_weight=40.0),
     "quantization": Quantization(step=1e-3),
+    "algorithm": fedavgm(server_momentum=0.3, client_lr=0.5, local_epochs=2, batch_size=8),
     "defend": Defend(rollback=0.1),
 }
 
