@@ -12,6 +12,7 @@ ROUND: dict[str, Any] = {"purpose": "train", "round": 3, "attempt": 0}
 COUNTS: dict[str, Any] = {"asked": 4, "counted": 3, "seconds": 1.234, "model": "0" * 64}
 WHY = "the disk is full. Fix: free some"
 
+BACK = {"metric": "auroc", "tolerance": 0.1, "back": 2}
 EVENTS = {
     "submitted": (
         "job.submitted",
@@ -51,6 +52,18 @@ EVENTS = {
         "evaluate: 3 of 4 in 1.23 s  loss 0.5",
     ),
     "void": ("round.void", {**ROUND, **COUNTS, "metrics": {}}, "round 3 is void: 3 of 4 came"),
+    "rejected": (
+        "model.rejected",
+        {**ROUND, **BACK, "value": 0.51234, "best": 0.9},
+        "round 3: the model is rejected: auroc 0.5123 is worse than 0.9 by more than 0.1; on from "
+        "the model that round 2 started from",
+    ),
+    "rejected at the end, without a number": (
+        "model.rejected",
+        {**ROUND, **BACK, "purpose": "evaluate", "value": "nan", "best": None},
+        "evaluate: the model is rejected: auroc is no finite number; on from the model that round "
+        "2 started from",
+    ),
     "a kind of a later version": ("site.moved", {"site": "kiel"}, "site.moved  site kiel"),
 }
 

@@ -6,6 +6,7 @@ public metrics and reasons are told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +37,8 @@ def event_words(event: Mapping[str, Any]) -> str:
             )
         case "round.void":
             return f"{round_words(body)} is void: {body['counted']} of {body['asked']} came"
+        case "model.rejected":
+            return f"{round_words(body)}: {rejected_words(body, first=0)}"
         case "standing.observed":
             return ""
         case "standing.changed":
@@ -70,6 +73,18 @@ def round_words(body: Mapping[str, Any]) -> str:
 def metric_words(body: Mapping[str, Any]) -> Sequence[str]:
     """`loss 0.4679` and so on; what is not defined is left out."""
     return [f"{n} {v:.4g}" for n, v in body["metrics"].items() if isinstance(v, float)]
+
+
+def rejected_words(body: Mapping[str, Any], first: int) -> str:
+    """Why a model was rejected, and what is gone on from; rounds are numbered from `first`."""
+    value, metric = body["value"], body["metric"]
+    if isinstance(value, float) and math.isfinite(value):
+        best, tolerance = body["best"], body["tolerance"]
+        why = f"{metric} {value:.4g} is worse than {best:.4g} by more than {tolerance:g}"
+    else:
+        why = f"{metric} is no finite number"
+    back = body["back"] + first
+    return f"the model is rejected: {why}; on from the model that round {back} started from"
 
 
 def age_words(body: Mapping[str, Any]) -> str:

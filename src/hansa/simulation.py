@@ -57,7 +57,8 @@ class Result:
       records: of all rounds, in order, the last measurement at the end.
       seconds_per_round: mean over the training rounds.
       clients_per_second: updates that counted, by the time their rounds took.
-      metrics: of the final model; empty if nothing was measured after the last round.
+      metrics: of the final model; empty if nothing was measured after the last round. Where the
+        last model was rejected, what was measured of the one that was kept.
       model_sha256: of the final parameters.
       engine: what ran the clients at the end.
       engine_because: why it and no other.
@@ -338,7 +339,6 @@ def _result(
     trained = [r.seconds for r in records if r.purpose is Purpose.TRAIN]
     seconds = sum(r.seconds for r in records)
     counted = sum(len(r.members) for r in records)
-    measured = [r.metrics for r in records if r.purpose is Purpose.EVALUATE]
     virtual = [r.virtual_seconds for r in records if r.virtual_seconds is not None]
     return Result(
         plan=plan,
@@ -346,12 +346,24 @@ def _result(
         records=tuple(records),
         seconds_per_round=sum(trained) / len(trained) if trained else 0.0,
         clients_per_second=counted / seconds if seconds else 0.0,
-        metrics=measured[-1] if measured else {},
+        metrics=_last_measured(records),
         model_sha256=state.model,
         engine=engine.name,
         engine_because=engine.because,
         virtual_seconds=sum(virtual) if virtual else None,
     )
+
+
+def _last_measured(records: Sequence[RoundRecord]) -> dict[str, float | None]:
+    """The last measurement's values, if it kept the model; else those of the model that was kept.
+
+    The first round that started from that one has measured it.
+    """
+    last = next((r for r in reversed(records) if r.purpose is Purpose.EVALUATE), None)
+    if last is None or last.rejected is None:
+        return {} if last is None else last.metrics
+    back = last.rejected.back
+    return next(r.metrics for r in records if r.round == back and not r.void)
 
 
 def _nothing(record: RoundRecord) -> None:

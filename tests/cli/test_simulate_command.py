@@ -56,6 +56,36 @@ def test_json_is_the_result(hansa, tmp_path, words, changes):
     assert said["clients_per_second"] > 0
 
 
+JUMPY = (
+    *("--set", "algorithm.client_lr=30.0", "--set", "defend.rollback=0.001"),
+    *("--rounds", "5", "--no-output"),
+)
+"""Steps so long that models get worse by themselves, the last one, too."""
+
+
+def test_a_rejected_model_is_said_with_its_value_and_what_is_gone_back_to(hansa, tmp_path):
+    said = json.loads(hansa("simulate", "toy", "--json", *JUMPY).out)
+    first = said["rejected"][0]
+    assert first.keys() == {"purpose", "round", "metric", "value", "best", "tolerance", "back"}
+    assert first["value"] > first["best"] + 0.001
+    done = hansa("simulate", "toy", *JUMPY)
+    words = (
+        f"round {first['round'] + 1}: the model is rejected: loss {first['value']:.4g} is worse "
+        f"than {first['best']:.4g} by more than 0.001; on from the model that round "
+        f"{first['back'] + 1} started from"
+    )
+    assert words in " ".join(done.err.split()), "while it runs"
+    assert words in " ".join(done.out.split())
+    shown = dict(line.split()[:2] for line in done.out.splitlines() if line.startswith("loss "))
+    assert float(shown["loss"]) == pytest.approx(said["final"]["loss"], abs=1e-4)
+    assert said["rejected"][-1]["purpose"] == "evaluate"
+    assert "after the last round: the model is rejected" in " ".join(done.out.split())
+    kept = min(values["loss"] for values in said["metrics"])
+    assert said["final"]["loss"] == kept, "of the model that was kept, not of the last one"
+    quiet = ("--set", "defend.rollback=50.0")
+    assert "No model was rejected." in hansa("simulate", "toy", *quiet).out
+
+
 def test_words_hold_the_result(hansa):
     said = json.loads(hansa("simulate", "toy", "--json").out)
     spoken = hansa("simulate", "toy")

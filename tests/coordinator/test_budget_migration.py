@@ -35,6 +35,7 @@ def earlier(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         for table in TABLES:
             db.execute(f"DROP TABLE {table}")
+        db.execute("ALTER TABLE states DROP COLUMN accepted_json")
         relink_as_before(db, "events", "", "events")
         for job in ("j1", "j2"):
             relink_as_before(db, "ledger", f"WHERE job = '{job}'", f"ledger/{job}")

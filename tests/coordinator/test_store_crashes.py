@@ -29,6 +29,7 @@ def where(request):
 
 
 def test_killed_at_any_step_nothing_is_lost_and_nothing_counted_twice(where, tmp_path):
+    """One round counts, one is void and then rejects its model, one goes on from the accepted."""
     undisturbed, *runs = crash("points", tmp_path, where)
     kinds = {run["what"] for run in runs}
     assert {"before commit", "after commit"} <= kinds

@@ -148,6 +148,10 @@ CASES: dict[str, str | bytes] = {
     "a floor of examples for clients": edit(DP, "clip = 0.5", "clip = 0.5\nexamples = 500 #!"),
     "two clips": DP + "\n[aggregation]\nclip = 2.0 #!\n",
     "standing under a mean": BASE + "\n[defend]\nstanding = true #!\n",
+    "no tolerance": BASE + "\n[defend]\nrollback = 0 #!\n",
+    "going back without measurements": "evaluate_every = 0\n"
+    + BASE
+    + "\n[defend]\nrollback = 0.1 #!\n",
     "a trim that trims nothing": BASE + "\n[aggregation]\ntrim = 0.2 #!\n",
     "bits of nothing": BASE + "\n[quantization]\nbits = 24 #!\n",
     "patience without measurements": "evaluate_every = 0\n"

@@ -102,7 +102,7 @@ jobs = st.builds(
     aggregation=aggregations,
     quantization=st.builds(Quantization, step=amounts, bits=st.sampled_from([16, 24, 32])),
     secure_aggregation=st.builds(SecureAggregation, enabled=st.booleans()),
-    defend=st.builds(Defend, standing=st.booleans()),
+    defend=st.builds(Defend, standing=st.booleans(), rollback=amounts),
 )
 
 
@@ -246,8 +246,17 @@ def test_every_word_of_a_job_is_a_key_and_every_key_a_word():
     fields = {f.name for f in dataclasses.fields(Job)} - {"folder"}
     assert words.keys() == fields == {*top_keys(), *sections(), "algorithm"}
     for section, of in sections().items():
-        assert words[section].keys() == {f.name for f in dataclasses.fields(of)}
-        assert section_keys(section).keys() == words[section].keys()
+        late = {f.name for f in dataclasses.fields(of) if "left_out" in f.metadata}
+        assert words[section].keys() == {f.name for f in dataclasses.fields(of)} - late
+        assert section_keys(section).keys() == words[section].keys() | late
+
+
+def test_a_word_that_came_later_is_written_where_it_is_used():
+    """Who does not know it can read a job that does not use it."""
+    job = job_from_words({**MINIMAL, "defend": {"rollback": 0.25}})
+    assert job.defend.rollback == 0.25
+    assert job_to_words(job)["defend"] == {"standing": False, "rollback": 0.25}
+    assert "rollback" not in job_to_words(job_from_words(MINIMAL))["defend"]
 
 
 def test_every_number_has_a_range():
@@ -286,6 +295,7 @@ EDGES: dict[tuple[str, ...], tuple[list[object], list[object]]] = {
     ("privacy", "epsilon"): ([0, 1e9], [-1e-9, math.inf, math.nan]),
     ("aggregation", "trim"): ([0.0, 0.499], [0.5, -0.1]),
     ("quantization", "bits"): ([16, 24, 32], [8, 17, 64, "16", 16.5]),
+    ("defend", "rollback"): ([0.0, 1e-3, 5], [-1e-9, math.inf, math.nan, "0.1"]),
     ("defend", "standing"): ([True, False], [1, "on"]),
     ("secure_aggregation", "enabled"): ([True, False], [1, 0, "true"]),
     ("cohort", "over_selection"): ([1, 1.3], [0.999]),

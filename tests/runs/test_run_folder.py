@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hansa.core.job import Rounds
+from hansa.core.rollback import Rejected
 from hansa.core.round import RoundRecord, TrainState
 from hansa.core.vector import sha256
 from hansa.errors import HansaError, PlanRefused
@@ -80,6 +81,7 @@ def test_metrics_are_the_rounds(tmp_path):
         }
         assert row["model_sha256"] == record.model
         assert (row["asked"], row["counted"], row["void"]) == ("6", "6", "0")
+        assert row["rejected"] == "0"
     assert rows[-1]["train_loss"] == ""
     root = ET.fromstring((tmp_path / "run" / "metrics.svg").read_text())
     lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
@@ -97,6 +99,10 @@ def test_a_record_reads_back_equal():
     assert of_json(to_json(odd)) == odd
     timed = replace(odd, virtual_seconds=12.5, ages=(3, 0, 1))
     assert of_json(to_json(timed)) == timed
+    back = replace(odd, rejected=Rejected("loss", float("inf"), 0.25, 0.1, 3))
+    assert of_json(to_json(back)) == back
+    none = replace(odd, rejected=Rejected("loss", float("-inf"), None, 0.1, 0))
+    assert of_json(to_json(none)) == none
     for torn in ("", "{", "[]", '{"purpose": "train"}', to_json(odd)[:-9]):
         with pytest.raises(ValueError, match=r"Expecting|Unterminated|no record of a round"):
             of_json(torn)
@@ -106,11 +112,11 @@ def test_what_a_checkpoint_and_a_record_hold_is_all_there_is():
     """A field that is added must be written down, or shown to follow from the others."""
     assert {f.name for f in fields(TrainState)} == {
         "round", "attempt", "params", "model", "server", "best", "stale", "clip", "memory",
-        "flights", "standing",
+        "flights", "standing", "accepted",
     }  # fmt: skip
     assert {f.name for f in fields(RoundRecord)} == {
         "purpose", "round", "attempt", "cohort", "members", "dropouts", "void", "metrics",
-        "seconds", "model", "virtual_seconds", "ages",
+        "seconds", "model", "virtual_seconds", "ages", "rejected",
     }  # fmt: skip
 
 

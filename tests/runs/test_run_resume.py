@@ -72,6 +72,20 @@ JOBS = {
         rounds=Rounds(count=12, patience=2, watch="accuracy"),
         algorithm=fedavg(client_lr=0.05, batch_size=8),
     ),
+    "rollback": job(
+        rounds=Rounds(count=6),
+        algorithm=fedavgm(server_momentum=0.9, **LOCAL),
+        aggregation=UNIFORM,
+        privacy=Privacy(
+            mechanism="gaussian",
+            clip=1.0,
+            noise_multiplier=9.0,
+            delta=1e-3,
+            metrics_clip=30.0,
+            metrics_noise_multiplier=0.01,
+        ),
+        defend=Defend(rollback=0.001),
+    ),
     "arrivals": job(
         rounds=Rounds(count=6),
         cohort=Cohort(population=6, sampler="arrival", buffer=2, concurrency=5, max_staleness=2),
@@ -97,8 +111,10 @@ def test_broken_off_after_any_round_it_ends_with_the_same_bits(name, tmp_path):
     assert len(whole.records) >= 5
     if name == "void rounds":
         assert any(record.void for record in whole.records)
+    if name == "rollback":
+        assert sum(record.rejected is not None for record in whole.records) >= 2
     every = range(1, len(whole.records) + 1)
-    for after in every if name in ("mean", "adam") else (1, 4, len(every)):
+    for after in every if name in ("mean", "adam", "rollback") else (1, 4, len(every)):
         at = tmp_path / str(after) / "run"
         broken_off(JOBS[name], at, after)
         assert read_status(at).state == "killed"

@@ -29,17 +29,20 @@ import numpy as np
 from hansa.coordinator.accumulator import DurableAccumulator
 from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.ledger import StoreLedger
-from hansa.coordinator.rows import Fold, Slot, StateRow
+from hansa.coordinator.rows import AcceptedRow, Fold, Slot, StateRow
 from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
 from hansa.core.events import Gaussian
 from hansa.core.parts import Dropout
+from hansa.core.rollback import Rejected
 from hansa.core.round import Charge, Opening, RoundRecord
 from tests.support.store_rows import COHORT, empty, start
 
 SIZE, GROUP, QUORUM, KILLS = 3000, 2, 2, 20
 VOID = (1, 0)
 """Round and attempt in which one client alone answers."""
+BACK = (1, 5, 6)
+"""Rounds that reject the model that they started from."""
 
 Point = Callable[[str], None]
 
@@ -88,22 +91,32 @@ def one_round(store: Store, blobs: Blobs, folder: Path, state: StateRow) -> None
     note(folder, "committed", *name)
 
     void = len(members) < QUORUM
-    model = state.model_sha256
-    if not void:
+    back = number in BACK and not void
+    model, server = state.model_sha256, state.server_sha256s
+    kept = state.accepted or AcceptedRow(0, model, server)
+    if back:
+        model, server = kept.model_sha256, kept.server_sha256s
+    elif not void:
+        kept = AcceptedRow(number, model, server)
         model = blobs.put(blobs.array(model, np.int64) + total)
-    server = () if void and not state.server_sha256s else (blobs.put(f"{model}".encode()),)
-    after = StateRow(
-        number if void else number + 1,
-        attempt + 1 if void else 0,
-        model,
-        state.server_sha256s if void else server,
-        None,
-        0,
-    )
+        server = (blobs.put(f"{model}".encode()),)
+    due = (number, attempt + 1) if void else (number + 1, 0)
+    after = StateRow(*due, model, server, None, 0, None, kept)
+    why = Rejected("loss", 2.0, 1.0, 0.5, kept.round) if back else None
     late = tuple(Dropout(c, "late") for c in COHORT if c not in members)
     seconds = time.monotonic()
     record = RoundRecord(
-        Purpose.TRAIN, number, attempt, COHORT, members, late, void, {}, seconds, model
+        Purpose.TRAIN,
+        number,
+        attempt,
+        COHORT,
+        members,
+        late,
+        void,
+        {},
+        seconds,
+        model,
+        rejected=why,
     )
     store.close_round("j1", record, after, 21.0)
     note(folder, "closed", *name, model)
@@ -220,13 +233,16 @@ def outcome(store: Store, folder: Path) -> str:
     blobs = Blobs(folder / "blobs")
     state = current(store)
     records = [
-        (r.round, r.attempt, r.cohort, r.members, r.void, r.model) for r in store.records("j1")
+        (r.round, r.attempt, r.cohort, r.members, r.void, r.model, r.rejected)
+        for r in store.records("j1")
     ]
     entries = StoreLedger(store, "j1", 100, lambda: 5.0).entries()
     spent = sorted((e.kind, e.round, e.attempt) for e in entries)
     kinds = sorted(e.kind for e in store.events("j1"))
     content = blobs.get(state.model_sha256).hex()
-    held = [blobs.get(name).hex() for name in state.server_sha256s]
+    kept = state.accepted
+    names = () if kept is None else (kept.model_sha256, *kept.server_sha256s)
+    held = [blobs.get(name).hex() for name in (*state.server_sha256s, *names)]
     return hashlib.sha256(repr((state, records, spent, kinds, content, held)).encode()).hexdigest()
 
 
@@ -309,13 +325,13 @@ def points(base: Path, given: str) -> None:
     while True:
         url, folder = fresh(base, f"run-{number}", given)
         point = sampled(killer(folder, number), on_files=not given) if number else nothing
-        if not forked(lambda: run(url, folder, 2, point)) and number:  # noqa: B023  # called at once
+        if not forked(lambda: run(url, folder, 3, point)) and number:  # noqa: B023  # called at once
             return
         what = (folder / "point").read_text() if number else "undisturbed"
 
         def end() -> None:
             look(url, folder)  # noqa: B023
-            run(url, folder, 2, nothing)  # noqa: B023
+            run(url, folder, 3, nothing)  # noqa: B023
             report(url, folder, point=number, what=what)  # noqa: B023
 
         forked(end)

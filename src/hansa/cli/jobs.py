@@ -173,7 +173,8 @@ def _show(whole: Mapping[str, Any], json: bool) -> None:
 def _round(record: Mapping[str, Any]) -> str:
     name = str(record["round"] if record["purpose"] == "train" else record["purpose"])
     again = f".{record['attempt']}" if record["attempt"] else ""
-    return f"{name}{again}" + " void" * bool(record["void"])
+    what = " void" * bool(record["void"]) + " rejected" * (record["rejected"] is not None)
+    return f"{name}{again}{what}"
 
 
 def _end(body: Mapping[str, Any]) -> None:

@@ -117,7 +117,10 @@ def _run(
     job: Job, recorder: Recorder | None, words: dict[str, Any]
 ) -> tuple[Result, dict[str, Any]]:
     """Runs the job, with progress on stderr; the result, and what `--json` prints of it."""
+    from dataclasses import asdict
+
     from hansa.core.contribute import Purpose
+    from hansa.news import rejected_words
     from hansa.runs.outcome import outcome
     from hansa.simulation import simulate as run
 
@@ -130,6 +133,10 @@ def _run(
                 progress.note(f"round {record.round + 1} was void: {_left_out(record)}")
             elif record.purpose is Purpose.TRAIN:
                 progress.step(_line(record), len(record.members))
+            if record.rejected is not None:
+                last = record.purpose is Purpose.EVALUATE
+                name = "after the last round" if last else f"round {record.round + 1}"
+                progress.note(f"{name}: {rejected_words(asdict(record.rejected), first=1)}")
 
         if recorder is None:
             result = run(job, on_round=heard, **words)
@@ -220,6 +227,8 @@ def _show(result: Result, said: dict[str, Any]) -> None:
     say(f"Engine: {result.engine}, because {result.engine_because}.")
     if result.virtual_seconds is not None:
         say(f"On these devices the run would take {_span(result.virtual_seconds)}.")
+    if "rejected" in said:
+        show_rejected(said["rejected"])
     if "standing" in said:
         show_standing(said["standing"])
     heading("Final model")
@@ -239,6 +248,20 @@ def _show(result: Result, said: dict[str, Any]) -> None:
     say(f"model  {result.model_sha256}")
     if said["folder"] is not None:
         say(f"folder {said['folder']}")
+
+
+def show_rejected(rejected: list[dict[str, Any]]) -> None:
+    """Which models were rejected, in the order in which it was seen."""
+    from hansa.news import rejected_words
+
+    if not rejected:
+        say("No model was rejected.")
+        return
+    heading("Rejected models")
+    for each in rejected:
+        train = each["purpose"] == "train"
+        name = f"round {each['round'] + 1}" if train else "after the last round"
+        say(f"{name}: {rejected_words(each, first=1)}", later="  ")
 
 
 def _line(record: RoundRecord) -> str:

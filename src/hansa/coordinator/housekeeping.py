@@ -1,7 +1,7 @@
 """Deletes what no job needs any more: models of rounds that are past, uploads nobody submitted.
 
 Every round leaves a model. What stays is what a row names: of each job the first parameters, the
-bundle, the newest model and the server optimizer's vectors.
+bundle, the newest model and the last accepted one, each with the server optimizer's vectors.
 """
 
 from __future__ import annotations
@@ -63,3 +63,6 @@ class Housekeeping:
             if state is not None:
                 yield state.model_sha256
                 yield from state.server_sha256s
+            if state is not None and state.accepted is not None:
+                yield state.accepted.model_sha256
+                yield from state.accepted.server_sha256s

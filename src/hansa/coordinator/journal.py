@@ -12,11 +12,12 @@ import numpy as np
 
 from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.desk import RoundKey
-from hansa.coordinator.rows import StateRow
+from hansa.coordinator.rows import AcceptedRow, StateRow
 from hansa.coordinator.store import Store
 from hansa.core.contribute import Purpose
 from hansa.core.parts import ServerOptimizer
 from hansa.core.plan import Plan
+from hansa.core.rollback import Accepted
 from hansa.core.round import Opening, RoundRecord, TrainState
 from hansa.core.vector import Vector, sha256
 from hansa.defend.judge import Judge, Judged
@@ -99,22 +100,29 @@ class StoreJournal:
     def _close(
         self, record: RoundRecord, state: TrainState, receipts: Mapping[str, str]
     ) -> StateRow:
-        self.blobs.put(state.params.data, sha256=state.model)
-        server = tuple(
-            self.blobs.put(vector.data, sha256=sha256(vector)) for vector in state.server
-        )
         row = StateRow(
             round=state.round,
             attempt=state.attempt,
-            model_sha256=state.model,
-            server_sha256s=server,
+            model_sha256=self.blobs.put(state.params.data, sha256=state.model),
+            server_sha256s=self._put(state.server),
             best=state.best,
             stale=state.stale,
             clip=state.clip,
+            accepted=self._accepted(state.accepted),
         )
         seen = state.standing if record.purpose is Purpose.TRAIN else None
         self.store.close_round(self.job, record, row, self.clock(), receipts, seen)
         return row
+
+    def _accepted(self, accepted: Accepted | None) -> AcceptedRow | None:
+        """The row of the accepted model; its blobs are there, and stay through the next sweep."""
+        if accepted is None:
+            return None
+        model = self.blobs.put(accepted.params.data, sha256=accepted.model)
+        return AcceptedRow(accepted.round, model, self._put(accepted.server), accepted.clip)
+
+    def _put(self, vectors: tuple[Vector, ...]) -> tuple[str, ...]:
+        return tuple(self.blobs.put(vector.data, sha256=sha256(vector)) for vector in vectors)
 
 
 def remembered_standings(store: Store, job: str, plan: Plan) -> Standings | None:
@@ -137,16 +145,32 @@ def remembered_state(
 
 
 def _state_of(row: StateRow, like: tuple[Vector, ...], blobs: Blobs, *, known: bool) -> TrainState:
+    def model(name: str) -> Vector:
+        return blobs.mapped(name, np.dtype("<f4"), known=known)
+
+    def server(names: tuple[str, ...]) -> tuple[Vector, ...]:
+        return tuple(
+            blobs.mapped(name, vector.dtype, known=known)
+            for name, vector in zip(names, like, strict=True)
+        )
+
+    kept = row.accepted
     return TrainState(
         round=row.round,
         attempt=row.attempt,
-        params=blobs.mapped(row.model_sha256, np.dtype("<f4"), known=known),
+        params=model(row.model_sha256),
         model=row.model_sha256,
-        server=tuple(
-            blobs.mapped(name, vector.dtype, known=known)
-            for name, vector in zip(row.server_sha256s, like, strict=True)
-        ),
+        server=server(row.server_sha256s),
         best=row.best,
         stale=row.stale,
         clip=row.clip,
+        accepted=None
+        if kept is None
+        else Accepted(
+            kept.round,
+            model(kept.model_sha256),
+            kept.model_sha256,
+            server(kept.server_sha256s),
+            kept.clip,
+        ),
     )

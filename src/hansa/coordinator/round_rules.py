@@ -175,11 +175,14 @@ def check_next(
         raise StoreError(
             f"the record and the state of job '{job}' name different models", fix=_RESUME
         )
-    if not trained and record.model != opening.model:
+    if record.rejected is not None:
+        _check_back(job, before, record, after)
+    elif not trained and record.model != opening.model:
         raise StoreError(
             f"a round of job '{job}' that trained nothing changed the model",
             fix="keep the model when a round is void or only measures",
         )
+    _check_accepted(job, opening, before, after)
     if before is not None and record.void and _metrics(after) != _metrics(before):
         raise StoreError(
             f"a void round of job '{job}' changed what is known about the model",
@@ -187,12 +190,51 @@ def check_next(
         )
 
 
+def _check_back(job: str, before: StateRow | None, record: RoundRecord, after: StateRow) -> None:
+    """Raises unless a round that rejects its model goes back to the accepted one, whole."""
+    accepted = None if before is None else before.accepted
+    if record.void or accepted is None:
+        raise StoreError(
+            f"a round of job '{job}' rejects a model, and has measured none or has none to go "
+            "back to",
+            fix="reject a model only by what was measured of it",
+        )
+    back = (after.model_sha256, after.server_sha256s, number_text(after.clip))
+    if back != (accepted.model_sha256, accepted.server_sha256s, number_text(accepted.clip)):
+        raise StoreError(
+            f"job '{job}' goes back to another model than the last accepted one", fix=_RESUME
+        )
+    if after.accepted != accepted:
+        raise StoreError(
+            f"a round of job '{job}' that rejects a model accepts one, too",
+            fix="keep the accepted model when another one is rejected",
+        )
+
+
+def _check_accepted(job: str, opening: Opening, before: StateRow | None, after: StateRow) -> None:
+    """Raises unless the accepted model is the one before, or the one that the round started from.
+
+    The first round has none before it: what it started from is the first accepted model.
+    """
+    accepted = after.accepted
+    if before is not None and accepted == before.accepted:
+        return
+    judges = before is None or before.accepted is not None
+    if not judges or (accepted is not None and accepted.model_sha256 != opening.model):
+        raise StoreError(
+            f"job '{job}' accepts a model that this round did not start from", fix=_RESUME
+        )
+    if before is not None and accepted is None:
+        raise StoreError(f"job '{job}' has lost its accepted model", fix=_RESUME)
+
+
 def _without_seconds(record: RoundRecord) -> str:
     return record_text(replace(record, seconds=0.0))
 
 
 def _metrics(state: StateRow) -> tuple[object, ...]:
-    return state.server_sha256s, number_text(state.best), state.stale, number_text(state.clip)
+    clip, best = number_text(state.clip), number_text(state.best)
+    return state.server_sha256s, best, state.stale, clip, state.accepted
 
 
 def _some(names: frozenset[str] | set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Round records as text, and back: canonical JSON in which every float survives, also NaN.
+"""Records and states as text, and back: canonical JSON in which every float survives, also NaN.
 
 A model that diverges has metrics that are infinite or no numbers; the record of such a round must
 still be written, and must still read back as it was.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import astuple
+from typing import Any
 
+from hansa.coordinator.rows import AcceptedRow
 from hansa.core import canonical
 from hansa.core.canonical import Json
 from hansa.core.contribute import Purpose
 from hansa.core.parts import Dropout
+from hansa.core.rollback import Rejected
 from hansa.core.round import RoundRecord
 
 
@@ -26,6 +30,29 @@ def number_of(text: str) -> float | None:
     """The float, or None, that `number_text` wrote."""
     value = json.loads(text)
     return None if value is None else float(value)
+
+
+def accepted_text(row: AcceptedRow | None) -> str:
+    """What is gone back to, or None, as JSON."""
+    if row is None:
+        return canonical.dumps(None)
+    return canonical.dumps(
+        {
+            "round": row.round,
+            "model": row.model_sha256,
+            "server": row.server_sha256s,
+            "clip": _number(row.clip),
+        }
+    )
+
+
+def accepted_of(text: str) -> AcceptedRow | None:
+    """The row, or None, that `accepted_text` wrote."""
+    said = json.loads(text)
+    if said is None:
+        return None
+    clip = None if said["clip"] is None else float(said["clip"])
+    return AcceptedRow(said["round"], said["model"], tuple(said["server"]), clip)
 
 
 def record_text(record: RoundRecord) -> str:
@@ -48,12 +75,29 @@ def record_text(record: RoundRecord) -> str:
 
 
 def _more(record: RoundRecord) -> dict[str, object]:
-    """What only simulations know of a round, and what only rounds have that do not wait."""
-    virtual = record.virtual_seconds
+    """What only some rounds have: virtual time, updates of several ages, a rejected model."""
+    virtual, rejected = record.virtual_seconds, record.rejected
     return {
         **({} if virtual is None else {"virtual_seconds": virtual}),
         **({"ages": record.ages} if record.ages else {}),
+        **({} if rejected is None else {"rejected": rejection(rejected)}),
     }
+
+
+def rejection(rejected: Rejected) -> dict[str, Json]:
+    """Why a model was rejected, as JSON."""
+    return {
+        "metric": rejected.metric,
+        "value": _number(rejected.value),
+        "best": _number(rejected.best),
+        "tolerance": rejected.tolerance,
+        "back": rejected.back,
+    }
+
+
+def _rejection_of(said: Mapping[str, Any]) -> Rejected:
+    best = None if said["best"] is None else float(said["best"])
+    return Rejected(said["metric"], float(said["value"]), best, said["tolerance"], said["back"])
 
 
 def record_of(text: str) -> RoundRecord:
@@ -72,6 +116,7 @@ def record_of(text: str) -> RoundRecord:
         model=said["model"],
         virtual_seconds=said.get("virtual_seconds"),
         ages=tuple(said.get("ages", ())),
+        rejected=_rejection_of(said["rejected"]) if "rejected" in said else None,
     )
 
 

@@ -234,6 +234,23 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptedRow:
+    """The last accepted model of a job that judges its models, and what belongs to it.
+
+    Attributes:
+      round: the first round that started from it.
+      model_sha256: the parameters.
+      server_sha256s: the server optimizer's vectors.
+      clip: norm bound of the round that started from it, where it adapts.
+    """
+
+    round: int
+    model_sha256: str
+    server_sha256s: tuple[str, ...]
+    clip: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StateRow:
     """What the next round of a job starts from; vectors are named by their content.
 
@@ -245,6 +262,7 @@ class StateRow:
       best: best value of the watched metric.
       stale: measurements since then.
       clip: norm bound of the next round, where it adapts.
+      accepted: what is gone back to if the model is rejected; None where models are not judged.
     """
 
     round: int
@@ -254,6 +272,7 @@ class StateRow:
     best: float | None
     stale: int
     clip: float | None = None
+    accepted: AcceptedRow | None = None
 
 
 # ------------------------------------------------------------------ trails

@@ -149,6 +149,7 @@ states = Table(
     Column("best_json", Text, nullable=False),
     Column("stale", Integer, nullable=False),
     Column("clip_json", Text, nullable=False, server_default="null"),
+    Column("accepted_json", Text, nullable=False, server_default="null"),
 )
 
 noise_keys = Table(

@@ -21,10 +21,13 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, insert, select, up
 
 from hansa.coordinator import round_rules, schema, store_jobs
 from hansa.coordinator.round_text import (
+    accepted_of,
+    accepted_text,
     number_of,
     number_text,
     record_of,
     record_text,
+    rejection,
     summary,
 )
 from hansa.coordinator.rows import Fold, OpenRound, StateRow
@@ -211,6 +214,10 @@ class Rounds(Subject):
                     record_json=record_text(record),
                 )
             )
+            if record.rejected is not None:
+                told = {**_name(opening), **rejection(record.rejected)}
+                models = {"rejected": opening.model, "model": record.model}
+                append(connection, job, "model.rejected", {**told, **models}, now)
             if seen is not None:
                 observe_round(connection, job, seen, now)
 
@@ -291,6 +298,7 @@ def _state(connection: Connection, job: str) -> StateRow | None:
         number_of(row.best_json),
         row.stale,
         number_of(row.clip_json),
+        accepted_of(row.accepted_json),
     )
 
 
@@ -307,6 +315,7 @@ def _advance(
         "best_json": number_text(after.best),
         "stale": after.stale,
         "clip_json": number_text(after.clip),
+        "accepted_json": accepted_text(after.accepted),
     }
     if before is None:
         connection.execute(insert(table).values(job=job, **values))

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -22,7 +22,9 @@ def plain(value: object) -> Json:
 
     A dataclass becomes an object with its class name under `is`, so that two parts with equal
     fields differ; an enum becomes its name in lower case. A field whose metadata says
-    `words=False` holds something that is not data (a function, a folder) and is left out.
+    `words=False` holds something that is not data (a function, a folder) and is left out, and so
+    is one whose metadata says `left_out=VALUE` while it has that value: it came later, and what
+    does not use it has the text that it had before.
 
     Raises:
       TypeError: the value has no canonical form.
@@ -40,7 +42,7 @@ def plain(value: object) -> Json:
         fields = {
             f.name: plain(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if f.metadata.get("words", True)
+            if f.metadata.get("words", True) and not left_out(f, value)
         }
         return {"is": type(value).__name__, **fields}
     if isinstance(value, Mapping):
@@ -53,6 +55,12 @@ def plain(value: object) -> Json:
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
 )
+
+
+def left_out(field: dataclasses.Field[Any], value: object) -> bool:
+    """Whether a field of a dataclass has the value with which it is not written down."""
+    unsaid = field.metadata.get("left_out", dataclasses.MISSING)
+    return unsaid is not dataclasses.MISSING and getattr(value, field.name) == unsaid
 
 
 def dumps(value: object) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from hansa.core.arrival import Buffer
 from hansa.core.job import Job, TaskFacts
 from hansa.core.parts import Stage
 from hansa.errors import PlanError
@@ -75,3 +77,71 @@ def metrics(job: Job, task: TaskFacts, *, with_metrics: bool) -> list[PlanError]
             )
         )
     return errors
+
+
+def rollback(job: Job, task: TaskFacts, *, with_metrics: bool) -> list[PlanError]:
+    """What keeps a job from judging its models on held-out examples, and going back."""
+    tolerance = job.defend.rollback
+    if tolerance == 0:
+        return []
+    errors = [*_unwatched(job, task, with_metrics=with_metrics), *_irreversible(job)]
+    if not 0 < tolerance < math.inf:
+        errors.append(
+            PlanError(
+                "defend.rollback",
+                f"of {tolerance:g} is no tolerance",
+                "set it to how much worse rounds.watch may get, above 0, or leave it out",
+            )
+        )
+    return errors
+
+
+def _unwatched(job: Job, task: TaskFacts, *, with_metrics: bool) -> Iterable[PlanError]:
+    """Why no model has a value that it could be judged by."""
+    names, watch = [metric.name for metric in task.metrics], job.rounds.watch
+    if not with_metrics or not names:
+        yield PlanError(
+            "defend.rollback",
+            "judges models by held-out examples, and "
+            + ("no metrics leave the sites" if names else "the task has no metrics"),
+            'leave it out, or let metrics leave with noise: privacy.mechanism = "gaussian" with '
+            "metrics_clip and metrics_noise_multiplier"
+            if names
+            else "give the task a metric, or leave it out",
+        )
+    elif watch not in names:
+        yield PlanError(
+            "rounds.watch",
+            f"'{watch}' decides which model is kept, but it is "
+            + (
+                "measured while clients train, not on held-out examples"
+                if watch == "train_loss"
+                else f"none of {', '.join(names)}"
+            ),
+            f'set rounds.watch = "{names[0]}" or another metric of the task, or leave '
+            "defend.rollback out",
+        )
+    if job.evaluate_every < 1:
+        yield PlanError(
+            "evaluate_every",
+            "= 0 measures no model before the last one, so that none could be gone back to",
+            "set evaluate_every = 1, or leave defend.rollback out",
+        )
+
+
+def _irreversible(job: Job) -> Iterable[PlanError]:
+    """What cannot be taken back with a model."""
+    if job.privacy.mechanism == "correlated":
+        yield PlanError(
+            "defend.rollback",
+            "discards updates with the noise on them, and later rounds would take back noise that "
+            "is in no model any more",
+            'set privacy.mechanism = "gaussian", or leave rollback out',
+        )
+    if Buffer.of(job) is not None:
+        yield PlanError(
+            "defend.rollback",
+            "judges the model that a round started from, and a buffer measures the models that its "
+            "clients began with; updates from a rejected model would go on to arrive",
+            "set another cohort.sampler, or leave rollback out",
+        )

@@ -34,6 +34,7 @@ def claims_of(
         _metrics(job, facts),
         _robustness(parts, facts),
         *_standing(job, parts, facts),
+        *_rollback(job),
         *(stage.told(facts) for stage in parts.stages if isinstance(stage, Tells)),
         _exactness(parts, facts),
         *_arrivals(job, parts),
@@ -308,6 +309,31 @@ def _standing(job: Job, parts: Parts, facts: Facts) -> tuple[str, ...]:
         "half, then nothing, and is told so; only a person expels.",
         "Scores tell something of a client's data. They stay at the coordinator: in its store, its "
         f"audit trail and its operators' tables. {covered}",
+    )
+
+
+def _rollback(job: Job) -> tuple[str, ...]:
+    """When a model is taken back, what that costs, and what it does not see."""
+    tolerance, every = job.defend.rollback, job.evaluate_every
+    if not tolerance:
+        return ()
+    often = "each round" if every == 1 else f"every {every} rounds"
+    noise = ", noise on the metrics" if job.privacy.metrics_clip else ""
+    cost = (
+        "That follows from released metrics alone, so it costs no privacy; what the discarded "
+        "rounds cost stays spent. "
+        if job.privacy.metrics_clip
+        else ""
+    )
+    return (
+        f"Rollback: {often}, the {job.rounds.watch} of the model that the round started from is "
+        f"held to the best so far. If it is worse by more than {tolerance:g}, or no finite number, "
+        "the model is discarded with what the round trained, and the next round starts from the "
+        f"last accepted one: up to {every + 1} rounds of training at once. The last model is held "
+        "to the same.",
+        f"{cost}It undoes a ruined model, not a backdoor, nor changes within {tolerance:g}. "
+        f"Another cohort{noise} or clients that lie about their held-out examples can reject a "
+        "good model, or keep a bad one.",
     )
 
 

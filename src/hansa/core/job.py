@@ -42,7 +42,7 @@ class Rounds(_Words):
       quorum: fewest updates that make a round; 0 = more than half of the expected cohort.
       attempts: how often a void round is tried again before the job fails.
       patience: rounds without a better value of `watch` before training stops; 0 = never.
-      watch: metric for `patience`.
+      watch: metric for `patience` and for `rollback` of `[defend]`.
     """
 
     count: int
@@ -230,14 +230,18 @@ class SecureAggregation(_Words):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defend(_Words):
-    """`[defend]`: what becomes of clients that stand out round after round.
+    """`[defend]`: what becomes of clients that stand out, and of models that got worse.
 
     Attributes:
       standing: true: updates are scored beside each other; a client that goes on standing out
         counts half, then nothing, and is not asked any more.
+      rollback: how much worse than the best so far the metric `rounds.watch` may be, in its own
+        unit; a model that is worse is rejected, and the next round starts from the last accepted
+        one. 0 = every model is kept.
     """
 
     standing: bool = False
+    rollback: float = field(default=0.0, metadata={"left_out": 0.0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,6 +171,7 @@ def check(
     errors += checks.order(parts.stages)
     errors += checks.numbers(job, sampler.cap, quorum)
     errors += checks.metrics(job, task, with_metrics=with_metrics)
+    errors += checks.rollback(job, task, with_metrics=with_metrics)
 
     groups = job.secure_aggregation.groups or 1
     together, fewest = max(-(-sampler.cap // groups), 1), quorum // groups

@@ -22,8 +22,10 @@ from hansa.core.arrival import Buffer, Flights
 from hansa.core.contribute import Fold, Purpose, RoundTask
 from hansa.core.events import Event
 from hansa.core.keys import KeyedNoise, Noise, ReplayKey, SecretNoise
+from hansa.core.metrics import Better
 from hansa.core.parts import Correlated, Course, DecodingAggregator, Dropout, Partial
 from hansa.core.plan import Plan
+from hansa.core.rollback import Accepted, Rejected, direction, judged
 from hansa.core.spec import Divisor, Reader
 from hansa.core.standing import Likeness, asked, finished, likeness_of, observed
 from hansa.core.vector import Layout, Vector, sha256
@@ -48,6 +50,7 @@ class TrainState:
       memory: what correlated noise remembers of earlier rounds; computed anew if it is None.
       flights: the virtual time of a simulation, and who is at work where updates arrive late.
       standing: what the plan's judge knows of the clients; None before the first round.
+      accepted: the model that is gone back to if this one is bad; None where none ever is.
     """
 
     round: int
@@ -61,6 +64,7 @@ class TrainState:
     memory: Any = field(default=None, repr=False, compare=False)
     flights: Flights | None = field(default=None, repr=False, compare=False)
     standing: Any = field(default=None, repr=False)
+    accepted: Accepted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class RoundRecord:
       model: SHA-256 of the parameters after the round.
       virtual_seconds: what the round would take on a simulation's devices; None without such.
       ages: how many members' updates were 0, 1, 2 and so on rounds old; empty if none can be.
+      rejected: why the model that the round started from was rejected; None if it was not. What
+        the round trained is gone with it, and `model` is the last accepted one.
     """
 
     purpose: Purpose
@@ -94,6 +100,7 @@ class RoundRecord:
     model: str
     virtual_seconds: float | None = None
     ages: tuple[int, ...] = ()
+    rejected: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +202,8 @@ async def run_round(
     """Runs one round and records it.
 
     Returns:
-      The state after it and its record; a void round leaves the model and counts an attempt.
+      The state after it and its record; a void round leaves the model and counts an attempt,
+      one that rejects the model it started from goes back to the last accepted one.
 
     Raises:
       BudgetExceeded: before any client is contacted.
@@ -230,6 +238,7 @@ async def run_round(
 
     void = len(partial.members) < _quorum(plan, purpose)
     metrics: dict[str, float | None] = {}
+    rejected: Rejected | None = None
     if course is not None and course.flights is not None:
         state = replace(state, flights=course.flights)
     judge = plan.parts.judge if purpose is Purpose.TRAIN else None  # a measurement shows nothing
@@ -239,7 +248,9 @@ async def run_round(
     if not void:
         likeness = await _aside(world, likeness_of, judge, plan.parts.aggregator, partial)
         try:
-            after, metrics = await _aside(world, _conclude, plan, state, task, partial, world.noise)
+            after, metrics, rejected = await _aside(
+                world, _conclude, plan, state, task, partial, world.noise
+            )
         except RoundVoid as error:
             void = True
             dropouts += [Dropout(member, error.message) for member in members]
@@ -256,6 +267,7 @@ async def run_round(
         after.model,
         None if course is None else course.seconds,
         () if course is None else course.ages,
+        rejected,
     )
     standing = observed(
         judge, after.standing, task, likeness, dropouts, {} if course is None else course.late
@@ -313,8 +325,8 @@ async def _gather(
 
 def _conclude(
     plan: Plan, state: TrainState, task: RoundTask, partial: Partial, noise: Noise
-) -> tuple[TrainState, dict[str, float | None]]:
-    """The state after a round that counted, and its metrics."""
+) -> tuple[TrainState, dict[str, float | None], Rejected | None]:
+    """The state after a round that counted, its metrics, and whether they reject its model."""
     total = _total(plan, state, task, partial)
     memory, public = _release(plan, state, task, total, noise)
     step = public.get("delta")
@@ -322,9 +334,16 @@ def _conclude(
         step /= _divisor(plan, public)
         if task.clip is not None:
             step *= task.clip
-    metrics = plan.metric_values(public.get("metrics", np.zeros(0)))
-    after = _advance(plan, replace(state, memory=memory), step, metrics)
-    return replace(after, clip=_adapted(plan, state.clip, public)), metrics
+    sums = public.get("metrics", np.zeros(0))
+    if not task.measured:
+        sums[2:] = 0.0  # nothing was measured, and noise alone is no value
+    metrics = plan.metric_values(sums)
+    state, value = replace(state, memory=memory), metrics.get(plan.job.rounds.watch)
+    rejected = _rejected(plan, state, value)
+    if rejected is not None:
+        return _gone_back(state, task.purpose), metrics, rejected
+    after = replace(_advance(plan, state, step, value), clip=_adapted(plan, state.clip, public))
+    return after, metrics, None
 
 
 def _total(plan: Plan, state: TrainState, task: RoundTask, partial: Partial) -> Vector:
@@ -422,11 +441,46 @@ def _divisor(plan: Plan, public: dict[str, Vector]) -> float:
     return total if total > 0 else 1.0
 
 
-def _advance(
-    plan: Plan, state: TrainState, step: Vector | None, metrics: dict[str, float | None]
-) -> TrainState:
-    """The state after a round that counted; `step` is None after a measurement."""
-    state = _watch(plan, state, metrics)
+def _rejected(plan: Plan, state: TrainState, value: float | None) -> Rejected | None:
+    """Why the model that a round started from is rejected by its value, if it is."""
+    watch, tolerance, accepted = plan.job.rounds.watch, plan.job.defend.rollback, state.accepted
+    better = direction(plan.task.metrics, watch)
+    if not judged(accepted, state.model, value, state.best, tolerance, better):
+        return None
+    assert accepted is not None and value is not None  # noqa: S101, PT018  else nothing is judged
+    return Rejected(watch, value, state.best, tolerance, accepted.round)
+
+
+def _gone_back(state: TrainState, purpose: Purpose) -> TrainState:
+    """The state after a round whose model was rejected: the accepted one, and the next number.
+
+    Numbers, charges, virtual time and what is known of clients go on; what followed from the
+    model does not: parameters, the server optimizer's state, the norm bound.
+    """
+    accepted = state.accepted
+    assert accepted is not None  # noqa: S101  else nothing is rejected
+    return replace(
+        state,
+        round=state.round + (purpose is Purpose.TRAIN),
+        attempt=0,
+        params=accepted.params,
+        model=accepted.model,
+        server=accepted.server,
+        clip=accepted.clip,
+        stale=state.stale + 1,
+    )
+
+
+def _advance(plan: Plan, state: TrainState, step: Vector | None, value: float | None) -> TrainState:
+    """The state after a round that counted.
+
+    Args:
+      plan: what runs.
+      state: what the round started from.
+      step: the mean of the updates; None after a measurement.
+      value: of the watched metric, of the model in `state`.
+    """
+    state = _accept(_watch(plan, state, value), value)
     if step is None:
         return replace(state, attempt=0)
     server, params = plan.parts.algorithm.server.apply(state.server, state.params, step)
@@ -441,12 +495,19 @@ def _advance(
     )
 
 
-def _watch(plan: Plan, state: TrainState, metrics: dict[str, float | None]) -> TrainState:
-    value = metrics.get(plan.job.rounds.watch)
+def _accept(state: TrainState, value: float | None) -> TrainState:
+    """A model that was measured and not rejected is gone back to from here on."""
+    accepted = state.accepted
+    if accepted is None or value is None or state.model == accepted.model:
+        return state
+    now = Accepted(state.round, state.params, state.model, state.server, state.clip)
+    return replace(state, accepted=now)
+
+
+def _watch(plan: Plan, state: TrainState, value: float | None) -> TrainState:
     if value is None or math.isnan(value):  # a NaN would be the best value for ever
         return state
-    lower = all(
-        m.better.name == "LOWER" for m in plan.task.metrics if m.name == plan.job.rounds.watch
-    )
+    lower = direction(plan.task.metrics, plan.job.rounds.watch) is Better.LOWER
     better = state.best is None or (value < state.best if lower else value > state.best)
+    better = better and math.isfinite(value)  # nothing would ever be better than an infinity
     return replace(state, best=value, stale=0) if better else replace(state, stale=state.stale + 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from hansa.core.contribute import Purpose
 from hansa.core.parts import ServerOptimizer
 from hansa.core.plan import Plan
+from hansa.core.rollback import Accepted
 from hansa.core.round import RoundRecord, TrainState, World, run_round
 from hansa.core.vector import Vector, sha256
 from hansa.errors import RoundVoid
@@ -25,7 +27,10 @@ def initial_state(plan: Plan, params: Vector, model: str = "") -> TrainState:
     server: ServerOptimizer[object] = plan.parts.algorithm.server
     adapts = plan.adapts
     clip = None if adapts is None else adapts.start
-    return TrainState(0, 0, params, model or sha256(params), server.init(params), clip=clip)
+    state = TrainState(0, 0, params, model or sha256(params), server.init(params), clip=clip)
+    if not plan.job.defend.rollback:
+        return state
+    return replace(state, accepted=Accepted(0, params, state.model, state.server, clip))
 
 
 async def train(
@@ -33,7 +38,8 @@ async def train(
 ) -> TrainState:
     """Runs the rounds that are left, then measures the final model on one more cohort.
 
-    A void round is tried again with a new cohort; each try is charged.
+    A void round is tried again with a new cohort; each try is charged. Where models are judged,
+    that measurement judges the last one, and the state that comes back is that of an accepted one.
 
     Args:
       plan: what to run.

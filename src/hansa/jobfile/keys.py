@@ -118,6 +118,7 @@ LIMITS: Mapping[Path, Limit] = {
     ("aggregation", "clip"): _NOT_NEGATIVE,
     ("aggregation", "fairness"): _NOT_NEGATIVE,
     ("aggregation", "tail"): Limit(above=0, at_most=1),
+    ("defend", "rollback"): _NOT_NEGATIVE,
     ("quantization", "step"): _NOT_NEGATIVE,
     ("secure_aggregation", "corrupt"): Limit(at_least=0, below=1),
     ("secure_aggregation", "groups"): _NOT_NEGATIVE,

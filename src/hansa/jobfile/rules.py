@@ -224,12 +224,26 @@ def _quantization(words: Words, quantization: Quantization) -> Iterator[Mistake]
         )
 
 
-def _defend(_: Words, defend: Defend, aggregation: Aggregation) -> Iterator[Mistake]:
+def _defend(
+    words: Words, defend: Defend, aggregation: Aggregation, evaluate_every: int
+) -> Iterator[Mistake]:
     if defend.standing and aggregation.rule == "mean":
         yield _unused(
             ("defend", "standing"),
             "the mean keeps no update to compare with the others",
             'write rule = "geometric_median" in [aggregation], or leave standing out',
+        )
+    if defend.rollback == 0 and "rollback" in words.get("defend", {}):
+        yield Mistake(
+            ("defend", "rollback"),
+            "defend.rollback is 0, which would reject a model for the least difference",
+            "write how much worse rounds.watch may get, or leave rollback out",
+        )
+    if defend.rollback and evaluate_every == 0:
+        yield _unused(
+            ("defend", "rollback"),
+            "it judges by measurements, and evaluate_every = 0 makes none before the end",
+            "write evaluate_every = 1 above the first section, or leave rollback out",
         )
 
 
@@ -247,7 +261,7 @@ _RULES: Mapping[Rule, tuple[str, ...]] = {
     _privacy: ("privacy",),
     _aggregation: ("aggregation", "privacy"),
     _quantization: ("quantization",),
-    _defend: ("defend", "aggregation"),
+    _defend: ("defend", "aggregation", "evaluate_every"),
     _patience: ("rounds", "evaluate_every"),
 }
 """Each rule, and the job's fields that it reads."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path as Folder
 from types import MappingProxyType
 from typing import Any
 
 from hansa.algorithms import ALGORITHMS, build_algorithm, words_of
+from hansa.core import canonical
 from hansa.core.job import Job
 from hansa.core.parts import Algorithm
 from hansa.errors import PlanError
@@ -79,15 +81,19 @@ def read_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], list[Mistake]]
 def job_to_words(job: Job) -> dict[str, Any]:
     """The words of a job, all of them, so that defaults that change later change nothing.
 
+    But for words that came later and are not used: who does not know them can read the others.
+
     The inverse of `job_from_words`; the folder, which is no word, is left out.
     """
     words: dict[str, Any] = {
         name: _plain(key.type, getattr(job, name)) for name, key in top_keys().items()
     }
     for name in sections():
-        section = getattr(job, name)
+        section, of = getattr(job, name), section_keys(name)
         words[name] = {
-            key: _plain(of.type, getattr(section, key)) for key, of in section_keys(name).items()
+            f.name: _plain(of[f.name].type, getattr(section, f.name))
+            for f in fields(section)
+            if f.name in of and not canonical.left_out(f, section)
         }
     words[ALGORITHM] = {"name": job.algorithm.name, **words_of(job.algorithm)}
     return words

@@ -182,7 +182,7 @@ def _trained(
 
 
 def quick_job(job: Job, seed: int) -> Job:
-    """The job of a cell: only its last model is measured, unless it watches a metric to stop."""
-    if job.rounds.patience:
+    """The job of a cell: only its last model is measured, unless what it measures decides."""
+    if job.rounds.patience or job.defend.rollback:
         return replace(job, seed=seed)
     return replace(job, seed=seed, evaluate_every=0)

@@ -14,7 +14,7 @@ from hansa.aggregators.robust.kept import KeepsRows
 from hansa.assembly import BY_COORDINATE, adaptive, clip_of
 from hansa.attacks.adaptive import Rule
 from hansa.attacks.updates import Array
-from hansa.core.job import Aggregation, Defend, Job
+from hansa.core.job import Aggregation, Job
 from hansa.core.plan import Plan
 from hansa.core.spec import Domain, Reader
 from hansa.errors import Refused
@@ -93,7 +93,7 @@ def under(job: Job, words: Words, bad: float | None = None) -> Job:
     if words.rule not in BY_COORDINATE or words.mixing != "none":
         masks = replace(masks, groups=0)
     if words.rule in ("mean", "agnostic"):
-        defend = Defend()
+        defend = replace(defend, standing=False)
     return replace(
         job,
         aggregation=replace(own, **changed),

@@ -3,6 +3,7 @@
 A checkpoint is a NumPy archive (`numpy.load` opens it; no pickle): `params` (d,) float32, one
 `server/i` for each vector of the server optimizer, and `state`, JSON with the numbers beside them.
 Where clients are still at work, `begun/r` is the model of round r that some of them began with.
+Where models are judged, `accepted` and `accepted/server/i` are what is gone back to.
 What correlated noise remembers is not in it: it follows from the seed and is computed again.
 """
 
@@ -20,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from hansa.core.arrival import Begun, Flight, Flights
+from hansa.core.rollback import Accepted
 from hansa.core.round import TrainState
 from hansa.core.vector import Schema, Vector, sha256
 from hansa.defend.text import judged_of, judged_words
@@ -61,6 +63,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, *, sync: bool = False)
         "records": checkpoint.records,
         "server": [sha256(vector) for vector in state.server],
         **_flights_words(state.flights),
+        **_accepted_words(state.accepted),
     }
     if state.standing is not None:
         numbers["standing"] = judged_words(state.standing)
@@ -69,6 +72,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, *, sync: bool = False)
         "params": state.params,
         **{f"server/{i}": vector for i, vector in enumerate(state.server)},
         **{f"begun/{r}": begun.params for r, begun in _begun(state.flights)},
+        **_accepted_arrays(state.accepted),
         "state": np.frombuffer(text, np.uint8),
         "check": np.frombuffer(hashlib.sha256(text).digest(), np.uint8),
     }
@@ -135,6 +139,7 @@ def _load(path: Path) -> Checkpoint | None:
             params: Vector = arrays["params"]
             server = tuple(arrays[f"server/{i}"] for i in range(len(numbers["server"])))
             flights = _flights_of(numbers, arrays)
+            accepted = _accepted_of(numbers, arrays)
             whole = arrays["check"].tobytes() == hashlib.sha256(text).digest()
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -143,6 +148,8 @@ def _load(path: Path) -> Checkpoint | None:
     if [sha256(vector) for vector in server] != numbers["server"]:
         return None
     if any(sha256(begun.params) != begun.model for _, begun in _begun(flights)):
+        return None
+    if _accepted_words(accepted) != {k: numbers[k] for k in ("accepted",) if k in numbers}:
         return None
     params.flags.writeable = False
     state = TrainState(
@@ -156,12 +163,44 @@ def _load(path: Path) -> Checkpoint | None:
         clip=numbers["clip"],
         flights=flights,
         standing=judged_of(numbers["standing"]) if "standing" in numbers else None,
+        accepted=accepted,
     )
     return Checkpoint(state, numbers["records"])
 
 
 def _begun(flights: Flights | None) -> tuple[tuple[int, Begun], ...]:
     return () if flights is None else flights.models
+
+
+def _accepted_words(accepted: Accepted | None) -> dict[str, Any]:
+    """What is gone back to, without the arrays, but for their SHA-256."""
+    if accepted is None:
+        return {}
+    numbers = {
+        "round": accepted.round,
+        "model": sha256(accepted.params),
+        "server": [sha256(vector) for vector in accepted.server],
+        "clip": accepted.clip,
+    }
+    return {"accepted": numbers}
+
+
+def _accepted_arrays(accepted: Accepted | None) -> dict[str, Vector]:
+    if accepted is None:
+        return {}
+    server = {f"accepted/server/{i}": vector for i, vector in enumerate(accepted.server)}
+    return {"accepted": accepted.params, **server}
+
+
+def _accepted_of(numbers: Mapping[str, Any], arrays: Mapping[str, Vector]) -> Accepted | None:
+    """What `_accepted_words` and `_accepted_arrays` wrote."""
+    words = numbers.get("accepted")
+    if words is None:
+        return None
+    params = arrays["accepted"]
+    params.flags.writeable = False
+    server = tuple(arrays[f"accepted/server/{i}"] for i in range(len(words["server"])))
+    return Accepted(words["round"], params, words["model"], server, words["clip"])
 
 
 def _flights_words(flights: Flights | None) -> dict[str, Any]:

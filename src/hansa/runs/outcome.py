@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from hansa.core.contribute import Purpose
@@ -39,6 +40,12 @@ def outcome(result: Result) -> dict[str, Any]:
     if result.virtual_seconds is not None:
         found["virtual_seconds"] = result.virtual_seconds
         found["rounds_virtual_seconds"] = [r.virtual_seconds for r in result.records]
+    if result.plan.job.defend.rollback:
+        found["rejected"] = [
+            {"purpose": record.purpose.value, "round": record.round, **asdict(record.rejected)}
+            for record in result.records
+            if record.rejected is not None
+        ]
     if result.state.standing is not None:
         found["standing"] = standing(result.state.standing)
     said = finite(found)

@@ -8,6 +8,7 @@ In `metrics.csv` each round is one line; an empty cell is a value that was not m
 | round        | its number, from 1; of the last round in the line that evaluates    |
 | attempt      | its try, from 1; a void round is tried again                        |
 | void         | 1 if too few clients counted, so that the model stayed as it was    |
+| rejected     | 1 if the measured model was too bad, and an earlier one taken up    |
 | trained      | rounds that the measured model was trained for: `round` - 1, or all |
 | asked        | clients of the cohort                                               |
 | counted      | clients whose updates counted                                       |
@@ -22,11 +23,12 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from typing import Any
 
 from hansa.core.contribute import Purpose
 from hansa.core.parts import Dropout
+from hansa.core.rollback import Rejected
 from hansa.core.round import RoundRecord
 
 COLUMNS = (
@@ -34,6 +36,7 @@ COLUMNS = (
     "round",
     "attempt",
     "void",
+    "rejected",
     "trained",
     "asked",
     "counted",
@@ -57,6 +60,7 @@ def row(record: RoundRecord, metrics: Sequence[str]) -> str:
             record.round + 1 if training else record.round,
             record.attempt + 1,
             int(record.void),
+            int(record.rejected is not None),
             record.round,
             len(record.cohort),
             len(record.members),
@@ -85,6 +89,8 @@ def to_json(record: RoundRecord) -> str:
         words["virtual_seconds"] = record.virtual_seconds
     if record.ages:
         words["ages"] = record.ages
+    if record.rejected is not None:
+        words["rejected"] = asdict(record.rejected)
     return json.dumps(words, separators=(",", ":")) + "\n"
 
 
@@ -109,6 +115,7 @@ def of_json(line: str) -> RoundRecord:
             model=words["model"],
             virtual_seconds=words.get("virtual_seconds"),
             ages=tuple(words.get("ages", ())),
+            rejected=Rejected(**words["rejected"]) if "rejected" in words else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no record of a round: {error}") from error

@@ -16,7 +16,7 @@ from hansa.errors import StoreError
 TABLE = "hansa_revision"
 """Where a store keeps its revision; named so that other programs' revisions are never read."""
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """All revisions, oldest first."""
 
 

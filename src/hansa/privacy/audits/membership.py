@@ -113,7 +113,7 @@ def membership(
     task = load_task(job) if task is None else task
     key = ReplayKey.of_seed(seed).derive("membership")
     names = population_of(job, task)
-    job = replace(job, evaluate_every=0)
+    job = replace(job, evaluate_every=0, defend=replace(job.defend, rollback=0.0))
 
     def trained(part: Callable[[str, int], Vector], number: int) -> Vector:
         chosen = Resampled(task, part)

@@ -158,7 +158,8 @@ def watch(
 
 
 async def _rounds(plan: Plan, params: Vector, world: World) -> list[tuple[Any, float | None]]:
-    state, seen = initial_state(plan, params), []
+    # Every step is looked at, also of a model that would be rejected: going back hides nothing.
+    state, seen = replace(initial_state(plan, params), accepted=None), []
     while state.round < plan.job.rounds.count:
         clip = state.clip
         state, record = await run_round(plan, state, world)
