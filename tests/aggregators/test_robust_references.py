@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 from scipy import optimize, stats
 
 from hansa.aggregators import robust
-from hansa.aggregators.robust import network
 from hansa.core.keys import ReplayKey
 from hansa.errors import HansaError
 from tests.support.robust_cases import KEY, cohort
@@ -199,47 +196,6 @@ def test_buckets_are_drawn_from_the_key():
         met += next(row for row in found if row[0])[1:] > 0
     assert met.sum() == 600
     assert stats.chisquare(met).pvalue > 1e-3
-
-
-# ------------------------------------------------------------------ the sorting network
-
-
-@pytest.mark.parametrize("n", range(1, 12))
-def test_a_network_sorts_all_zeros_and_ones_hence_everything(n):
-    """The 0-1 principle (Knuth, volume 3, 5.3.4), for every window of wanted rows."""
-    x = np.array(list(itertools.product([0, 1], repeat=n)), np.float32).T
-    expected = np.sort(x, axis=0)
-    rows = list(np.ascontiguousarray(x))
-    for first in range(n):
-        for last in range(first + 1, n + 1):
-            found = network.smallest(rows, slice(0, 2**n), first, last)
-            assert (np.array(found) == expected[first:last]).all()
-
-
-def test_the_network_of_fifty_is_as_small_as_batchers():
-    """n (log^2 n - log n + 4) / 4 - 1 comparators where n is a power of two."""
-    for power in range(1, 8):
-        n = 2**power
-        assert len(network.batcher(n)) == n * (power * power - power + 4) // 4 - 1
-    assert len(network.batcher(50)) == 403
-    assert len(network.program(50, 24, 26).steps) == 612
-
-
-@pytest.mark.parametrize("n", [2, 5, 50, 64, 100, 128])
-def test_a_network_and_sorted_columns_give_the_same_bits(n, monkeypatch):
-    x = (cohort(n, 5_000) * 10.0 ** cohort(n, 5_000, 1)).astype(np.float32)
-    f = (n - 1) // 5
-    monkeypatch.setattr(network, "MOST", n)
-    by_network = [robust.median(x), robust.trimmed_mean(x, f)]
-    monkeypatch.setattr(network, "MOST", 0)
-    assert [a.tobytes() for a in by_network] == [
-        a.tobytes() for a in (robust.median(x), robust.trimmed_mean(x, f))
-    ]
-
-
-def test_more_updates_than_a_network_takes():
-    x = cohort(network.MOST + 22, 1_000)
-    assert (robust.median(x) == np.median(x.astype(np.float64), axis=0).astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("rule", [robust.median, robust.geometric_median])

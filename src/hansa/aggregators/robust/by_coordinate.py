@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from hansa.aggregators.robust.network import smallest
-from hansa.aggregators.robust.rows import Updates, bad_count, checked, columns, in_threads
+from hansa.aggregators.robust.ranks import inner
+from hansa.aggregators.robust.rows import (
+    Updates,
+    bad_count,
+    columns,
+    in_threads,
+    not_finite,
+    ordered,
+    shaped,
+)
 from hansa.core.vector import Vector
 
-BLOCK = 2**20 - 2**18
-"""Numbers of all updates that are sorted at once: few calls, and still in the cache."""
+BLOCK = 2**20
+"""Numbers of all updates that are looked at at once: few calls, and still in the cache."""
 
 
 def median(x: Updates, *, threads: int | None = None) -> NDArray[np.float32]:
@@ -34,15 +45,10 @@ def median(x: Updates, *, threads: int | None = None) -> NDArray[np.float32]:
     Raises:
       HansaError: updates that no rule can take.
     """
-    rows = checked(x, "the median", threads=threads)
-    n, found = len(rows), np.empty(len(rows[0]), np.float32)
-
-    def fill(block: slice) -> None:
-        middle = smallest(rows, block, (n - 1) // 2, n // 2 + 1)
-        found[block] = mean(middle)
-
-    for _ in in_threads(fill, columns(len(found), n, BLOCK), threads):
-        pass
+    name = "the median"
+    rows = shaped(x, name)
+    found = np.empty(len(rows[0]), np.float32)
+    write_means(rows, around_middle(len(rows)), found, name, threads)
     return found
 
 
@@ -58,8 +64,8 @@ def trimmed_mean(x: Updates, f: int, *, threads: int | None = None) -> NDArray[n
     | the same ones in another order      | the same bits, with any number of threads     |
     | NaN, infinity, another type         | HansaError                                    |
 
-    Breakdown point f / n. Values are added in ascending order, in float64. Time O(d n log^2 n),
-    memory O(d) beside the updates.
+    Breakdown point f / n. Values are added in float64. Time O(d n log^2 n), memory O(d) beside the
+    updates.
 
     Args:
       x: (n, d) float32, or n vectors (d,) float32.
@@ -72,18 +78,54 @@ def trimmed_mean(x: Updates, f: int, *, threads: int | None = None) -> NDArray[n
     name = "the trimmed mean"
     f = bad_count(f, name)
     why = f"it drops {f} values at each end of every coordinate"
-    rows = checked(x, name, least=2 * f + 1, why=why, threads=threads)
-    n, found = len(rows), np.empty(len(rows[0]), np.float32)
-
-    def fill(block: slice) -> None:
-        found[block] = mean(smallest(rows, block, f, n - f))
-
-    for _ in in_threads(fill, columns(len(found), n, BLOCK), threads):
-        pass
+    rows = shaped(x, name, least=2 * f + 1, why=why)
+    found = np.empty(len(rows[0]), np.float32)
+    write_means(rows, f, found, name, threads)
     return found
 
 
-def mean(rows: list[Vector]) -> NDArray[np.float64]:
+def around_middle(n: int) -> int:
+    """How many of n values at each end are not the middle one, or one of the two in the middle."""
+    return (n - 1) // 2
+
+
+def write_means(
+    rows: Sequence[Vector],
+    drop: int,
+    target: NDArray[Any],
+    rule: str,
+    threads: int | None = None,
+) -> None:
+    """Writes means by coordinate without the `drop` smallest and largest into (d,) `target`.
+
+    The same bits for the same rows in another order. A sum depends on the order of what is added,
+    and what is left is not sorted: so where more than two are added, the rows are put in order
+    before. Rows are read once: whether they are finite is seen on the way.
+
+    Args:
+      rows: n > 2 drop vectors (d,) of one floating-point type.
+      drop: how many at each end.
+      target: floating-point numbers.
+      rule: its name.
+      threads: how many; None for one per core.
+
+    Raises:
+      HansaError: a coordinate is not finite; what is in `target` then means nothing.
+    """
+    if len(rows) - 2 * drop > 2:
+        rows = [rows[i] for i in ordered(rows)]
+
+    def fill(block: slice) -> None:
+        left = inner([row[block] for row in rows], drop)
+        if not left.finite:
+            raise not_finite(rule)
+        target[block] = mean(left.rows)
+
+    for _ in in_threads(fill, columns(len(target), len(rows), BLOCK), threads):
+        pass
+
+
+def mean(rows: Sequence[Vector]) -> NDArray[np.float64]:
     """(b,) means, added in float64 in the order of the rows; never -0.0."""
     total = np.zeros(len(rows[0]), np.float64)
     for row in rows:

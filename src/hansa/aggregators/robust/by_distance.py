@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hansa.aggregators.robust.by_coordinate import BLOCK, mean
 from hansa.aggregators.robust.distances import squared
-from hansa.aggregators.robust.network import smallest
+from hansa.aggregators.robust.ranks import ascending
 from hansa.aggregators.robust.rows import (
     Updates,
     bad_count,
@@ -110,7 +112,8 @@ def bulyan(x: Updates, f: int, *, threads: int | None = None) -> NDArray[np.floa
     found = np.empty(len(rows[0]), np.float32)
 
     def fill(block: slice) -> None:
-        found[block] = _around_the_median(smallest(chosen, block, 0, len(chosen)), 2 * f)
+        values = ascending([row[block] for row in chosen])
+        found[block] = _around_the_median(values, 2 * f)
 
     for _ in in_threads(fill, columns(len(found), len(chosen), BLOCK), threads):
         pass
@@ -140,7 +143,7 @@ def _krum_in_turn(distances: NDArray[np.float64], f: int) -> list[int]:
     return sorted(chosen)
 
 
-def _around_the_median(values: list[Vector], drop: int) -> NDArray[np.float64]:
+def _around_the_median(values: Sequence[Vector], drop: int) -> NDArray[np.float64]:
     """(b,) means of all but `drop` of the sorted values, those closest to their median.
 
     The closest values are neighbours in the order, so they are found by their first one.

@@ -1,4 +1,4 @@
-"""Sorting networks: the order of n rows in each column, by minima and maxima of whole rows.
+"""Networks of comparators: which of n rows meet, so that they are sorted or parted in each column.
 
 x0 ──┬──── min          A comparator puts the smaller of two rows first, in every column at
      │                  once. Which rows meet does not depend on values, so there are no
@@ -7,134 +7,104 @@ x1 ──┴──── max          branches, and NumPy computes each minimum 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
-import numpy as np
-
-from hansa.core.vector import Vector
-
-MOST = 64
-"""Rows up to which a network is faster than sorting each column: ten times for 5, 1.5 for 50."""
+Pair: TypeAlias = tuple[int, int]
+"""Places of two rows: the smaller values go to the first place, the larger ones to the second."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """register[target] = the minimum or the maximum of two registers."""
-
-    smaller: bool
-    left: int
-    right: int
-    target: int
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What to compute in which order: registers below n are the rows, which are only read.
+class Network:
+    """Comparators, one after the other, and where they leave what.
 
     Attributes:
-      steps: minima and maxima.
-      outputs: registers of the rows that were asked for, in ascending order.
-      buffers: how many registers there are beside the rows.
+      pairs: what meets.
+      places: places of the rows that are asked for.
+      lowest: the place of the smallest row of all.
+      highest: the place of the largest row of all.
     """
 
-    steps: tuple[Step, ...]
-    outputs: tuple[int, ...]
-    buffers: int
+    pairs: tuple[Pair, ...]
+    places: tuple[int, ...]
+    lowest: int
+    highest: int
 
 
-@dataclass(slots=True)
-class _Registers:
-    """Gives out buffers, those that were used last first: they are still in the cache."""
+def sorting(n: int) -> Network:
+    """Sorts n rows by Batcher's odd-even merges (AFIPS 1968): places in ascending order.
 
-    n: int
-    count: int = 0
-    free: list[int] = field(default_factory=list)
-
-    def take(self) -> int:
-        """A buffer that nobody needs."""
-        if self.free:
-            return self.free.pop()
-        self.count += 1
-        return self.n + self.count - 1
-
-    def release(self, register: int) -> None:
-        """Nobody needs it any more; a row of the caller is never given out."""
-        if register >= self.n:
-            self.free.append(register)
-
-
-def batcher(n: int) -> list[tuple[int, int]]:
-    """Pairs of an odd-even merge sort of n rows, the smaller one first (Batcher, AFIPS 1968).
-
-    The network of the next power of two without the pairs that reach beyond n: those would
-    compare with infinity. O(n log^2 n) pairs, 403 for 50 rows.
+    O(n log^2 n) comparators. Lists are split where that needs the fewest: 395 for 50 rows.
     """
-    size = 1
-    while size < n:
-        size *= 2
-    return [(low, high) for low, high in _sort(0, size) if high < n]
+    pairs, places = _sorted(range(n))
+    return Network(tuple(pairs), tuple(places), places[0], places[-1])
 
 
-def _sort(start: int, size: int) -> Iterator[tuple[int, int]]:
-    if size > 1:
-        yield from _sort(start, size // 2)
-        yield from _sort(start + size // 2, size // 2)
-        yield from _merge(start, size, 1)
+def parting(n: int, drop: int) -> Network | None:
+    """Parts n rows into the `drop` smallest, the `drop` largest, and the rest: places of the rest.
 
+    Two lists a and b are sorted. The k smallest of both are the smaller ones of each a[i] and
+    b[k - 1 - i], the first step of a bitonic merge, and the k largest are found likewise at the
+    other ends. What is left meets no more, nor do those outside, but for the outermost.
 
-def _merge(start: int, size: int, gap: int) -> Iterator[tuple[int, int]]:
-    if 2 * gap >= size:
-        yield start, start + gap
-        return
-    yield from _merge(start, size, 2 * gap)
-    yield from _merge(start + gap, size, 2 * gap)
-    for low in range(start + gap, start + size - gap, 2 * gap):
-        yield low, low + gap
-
-
-@lru_cache(maxsize=64)
-def program(n: int, first: int, last: int) -> Program:
-    """Computes the rows that are first .. last - 1 in each column, counted from the smallest.
-
-    What no wanted row depends on is left out: a median of 50 needs 612 of 806 minima and maxima.
+    None where there are no ends, or those of a list would overlap: 4 drop > n.
     """
-    alive, kept = set(range(first, last)), []
-    for low, high in reversed(batcher(n)):
-        if low in alive or high in alive:
-            kept.append((low, high, low in alive, high in alive))
-            alive |= {low, high}
-    steps: list[Step] = []
-    registers, place = _Registers(n), list(range(n))
-    for low, high, smaller, larger in reversed(kept):
-        left, right = place[low], place[high]
-        if smaller and larger:
-            place[low] = registers.take()
-            steps.append(Step(smaller=True, left=left, right=right, target=place[low]))
-        target = next((used for used in (left, right) if used >= n), None)
-        if target is None:
-            target = registers.take()
-        registers.release(right if target == left else left)
-        steps.append(Step(smaller=not larger, left=left, right=right, target=target))
-        place[high if larger else low] = target
-    return Program(tuple(steps), tuple(place[first:last]), registers.count)
+    split = max(_fewest(n)[1], 2 * drop)
+    if not drop or split > n - split:
+        return None
+    first, a = _sorted(range(split))
+    second, b = _sorted(range(split, n))
+    smaller = list(zip(a[:drop], b[drop - 1 :: -1], strict=True))
+    larger = list(zip(a[-drop:], b[: -drop - 1 : -1], strict=True))
+    outside = {place for place, _ in smaller} | {place for _, place in larger}
+    rest = tuple(place for place in range(n) if place not in outside)
+    low, high = a[0], b[-1]  # the smallest is min(a[0], b[0]): in the first or the last pair
+    outermost = [(low, a[drop - 1]), (b[-drop], high)] if drop > 1 else []
+    return Network((*first, *second, *smaller, *larger, *outermost), rest, low, high)
 
 
-def smallest(rows: Sequence[Vector], block: slice, first: int, last: int) -> list[Vector]:
-    """The rows first .. last - 1 of a block of columns, were each column sorted.
+def _sorted(places: Sequence[int]) -> tuple[list[Pair], list[int]]:
+    """Comparators that sort what is at some places, and these places in ascending order."""
+    if len(places) == 1:
+        return [], list(places)
+    split = _fewest(len(places))[1]
+    first, a = _sorted(places[:split])
+    second, b = _sorted(places[split:])
+    last, order = _merged(a, b)
+    return first + second + last, order
 
-    (b,) float32 each, which may be views of the rows and are not to be written. Finite values
-    only. Both ways give the same values; of equal zeros any sign.
-    """
-    parts = [row[block] for row in rows]
-    if len(rows) > MOST:
-        table = np.stack(parts, axis=1)
-        table.sort(axis=1)
-        return list(np.ascontiguousarray(table[:, first:last].T))
-    plan = program(len(rows), first, last)
-    registers = [*parts, *np.empty((plan.buffers, len(parts[0])), np.float32)]
-    for step in plan.steps:
-        choose = np.minimum if step.smaller else np.maximum
-        choose(registers[step.left], registers[step.right], out=registers[step.target])
-    return [registers[output] for output in plan.outputs]
+
+def _merged(a: list[int], b: list[int]) -> tuple[list[Pair], list[int]]:
+    """Merges two sorted lists: those of even and of odd rank first, then neighbours meet."""
+    if not a or not b:
+        return [], a + b
+    if len(a) == len(b) == 1:
+        return [(a[0], b[0])], a + b
+    pairs, even = _merged(a[::2], b[::2])
+    others, odd = _merged(a[1::2], b[1::2])
+    neighbours = list(zip(odd, even[1:], strict=False))
+    order = [even[0], *(place for pair in neighbours for place in pair)]
+    order += [*odd[len(neighbours) :], *even[len(neighbours) + 1 :]]
+    return pairs + others + neighbours, order
+
+
+@lru_cache(maxsize=4096)
+def _fewest(n: int) -> tuple[int, int]:
+    """How many comparators sort n rows, and how many of the rows are sorted apart first."""
+    if n < 2:
+        return 0, 0
+    return min(
+        (_fewest(split)[0] + _fewest(n - split)[0] + _merging(split, n - split), split)
+        for split in range(1, n // 2 + 1)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _merging(m: int, n: int) -> int:
+    """How many comparators merge lists of m and n (Knuth, volume 3, 5.3.4, equation 7)."""
+    if m * n < 2:
+        return m * n
+    halves = _merging(m - m // 2, n - n // 2) + _merging(m // 2, n // 2)
+    return halves + (m + n - 1) // 2
