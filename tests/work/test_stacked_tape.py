@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from hansa.core.parts import Examples
+from hansa.core.parts import Examples, Site
 from hansa.work import stacked_gradient, stacked_tape
 from hansa.work.sgd import LocalSGD
 from hansa.work.stacked import train_stack
 from hansa.work.stacked_gradient import StackedGradient
+from hansa.work.stacked_probe import _context
 from hansa.work.stacked_room import Room
 from hansa.work.stacked_tape import MOST_BYTES, record
 from tests.support.stackjob.task import Net
@@ -45,11 +48,14 @@ WORKS = {
 }
 
 
-def steps(gradient, work, monkeypatch, *, played):
-    """Losses and parameters after four steps on inputs that change, in the same memory."""
+def steps(
+    model: Net, work: LocalSGD, monkeypatch: pytest.MonkeyPatch, *, played: bool
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[object]]:
+    """Losses, parameters and tapes after four steps on inputs that change in the same memory."""
+    gradient = StackedGradient(model, traced_at=1)
     if not played:
         monkeypatch.setattr(stacked_gradient, "record", lambda *_: None)
-    params, batch = pass_of(gradient.model)
+    params, batch = pass_of(model)
     received = [array[:1].clone() for array in params]
     velocity = [torch.zeros_like(array) for array in params] if work.momentum else None
     rng, losses = np.random.default_rng(5), []
@@ -60,7 +66,7 @@ def steps(gradient, work, monkeypatch, *, played):
         some = replace(batch, targets=targets, weights=weights)
         losses.append(gradient.descend(work, params, received, velocity, some).clone())
     monkeypatch.undo()
-    return losses, params
+    return losses, params, list(gradient._tapes.values())
 
 
 @pytest.mark.parametrize("work", WORKS.values(), ids=WORKS.keys())
@@ -68,10 +74,9 @@ def steps(gradient, work, monkeypatch, *, played):
 def test_what_is_played_has_the_bits_of_the_graph(kind, work, monkeypatch):
     model = kind()
     model.initial(1)
-    tape, graph = StackedGradient(model, traced_at=1), StackedGradient(model, traced_at=1)
-    played = steps(tape, work, monkeypatch, played=True)
-    run = steps(graph, work, monkeypatch, played=False)
-    assert [each is not None for each in tape._tapes.values()] == [True]
+    *played, tapes = steps(model, work, monkeypatch, played=True)
+    *run, _ = steps(model, work, monkeypatch, played=False)
+    assert [each is not None for each in tapes] == [True]
     torch.testing.assert_close(played, run, rtol=0, atol=0)
     assert len({float(loss[0]) for loss in played[0]}) == 4
 
@@ -79,10 +84,9 @@ def test_what_is_played_has_the_bits_of_the_graph(kind, work, monkeypatch):
 @pytest.mark.parametrize("kind", [Inplace], ids=["Inplace"])
 def test_what_writes_to_what_it_computed_is_run_as_it_is(kind, monkeypatch):
     model = kind()
-    tape, graph = StackedGradient(model, traced_at=1), StackedGradient(model, traced_at=1)
-    played = steps(tape, WORKS["plain"], monkeypatch, played=True)
-    run = steps(graph, WORKS["plain"], monkeypatch, played=False)
-    assert set(tape._tapes.values()) == {None}
+    *played, tapes = steps(model, WORKS["plain"], monkeypatch, played=True)
+    *run, _ = steps(model, WORKS["plain"], monkeypatch, played=False)
+    assert tapes == [None]
     torch.testing.assert_close(played, run, rtol=0, atol=0)
 
 
@@ -129,7 +133,7 @@ def test_no_more_shapes_are_played_than_may_be(monkeypatch):
     assert len(gradient._tapes) == len(gradient._traced) == 2
 
 
-def graph_of(function, *arguments):
+def graph_of(function: Callable[..., object], *arguments: torch.Tensor) -> GraphModule:
     """Traced with tensors of their own: of one that comes twice only the first would be read."""
     return make_fx(function)(*(argument.clone() for argument in arguments))
 
@@ -223,19 +227,18 @@ def test_inputs_of_each_kind_have_memory():
 
 def test_two_stacks_after_each_other_are_two_first_stacks(monkeypatch):
     """Nothing of a stack is left for the next one, which is smaller and of other examples."""
-    from hansa.work.stacked_probe import _context
-
     model, work = Net(), LocalSGD(client_lr=0.3, local_epochs=2, batch_size=4)
     params = task_of("Net").initial(0)
     shared = StackedGradient(model, traced_at=1)
-    played = []
-    monkeypatch.setattr(
-        stacked_tape.Tape,
-        "play",
-        lambda self, *args, whole=stacked_tape.Tape.play: played.append(1) or whole(self, *args),
-    )
+    played, whole = [], stacked_tape.Tape.play
+
+    def play(self: stacked_tape.Tape, *batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        played.append(1)
+        return whole(self, *batch)
+
+    monkeypatch.setattr(stacked_tape.Tape, "play", play)
     for number in (8, 3, 5, 8):
-        some = [model.data(stacked_site(name)).train for name in CLIENTS[:number]]
+        some = [model.data(Site(name, {})).train for name in CLIENTS[:number]]
         clients = [(_context(model, each), each) for each in some]
         found = np.empty((number, len(params)), np.float32)
         expected = np.empty_like(found)
@@ -247,16 +250,8 @@ def test_two_stacks_after_each_other_are_two_first_stacks(monkeypatch):
     assert len(played) > 20
 
 
-def stacked_site(name):
-    from hansa.core.parts import Site
-
-    return Site(name, {})
-
-
 def test_examples_of_any_kind_stay_what_they_were():
     """The memory for inputs is not the examples' own."""
-    from hansa.work.stacked_probe import _context
-
     model = Net()
     inputs = np.random.default_rng(0).standard_normal((6, 6)).astype(np.float32)
     before = inputs.copy()

@@ -198,10 +198,10 @@ def _sums_of_one(graph: GraphModule) -> None:
     nodes = graph.graph
     for node in nodes.find_nodes(op="call_function", target=_aten.sum.dim_IntList):
         values, axes, *keep = node.args
-        shape = shape_of(values)
-        if shape is None or kind_of(node) is None or not axes or node.kwargs:
+        summed, kind = kind_of(node), kind_of(values)
+        if summed is None or kind is None or not axes or node.kwargs:
             continue
-        if kind_of(node)[1] != kind_of(values)[1] or any(shape[axis] != 1 for axis in axes):
+        if summed[1] != kind[1] or any(kind[0][axis] != 1 for axis in axes):
             continue
         if keep and keep[0]:
             node.replace_all_uses_with(values)
