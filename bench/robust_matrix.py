@@ -123,15 +123,15 @@ def accuracy(w: Array) -> float:
     return float((said == y).mean())
 
 
-def divided(alpha: float | None, rng: np.random.RandomState) -> list[Array]:
+def divided(alpha: float | None, rng: np.random.RandomState, n: int = N) -> list[Array]:
     """Positions of each client's examples; a client with fewer than four gets eight of any."""
     _, y, _, _ = shuffled()
     if alpha is None:
-        return np.array_split(rng.permutation(len(y)), N)
-    parts: list[list[int]] = [[] for _ in range(N)]
+        return np.array_split(rng.permutation(len(y)), n)
+    parts: list[list[int]] = [[] for _ in range(n)]
     for label in range(10):
         members = rng.permutation(np.where(y == label)[0])
-        shares = rng.dirichlet([alpha] * N)
+        shares = rng.dirichlet([alpha] * n)
         cuts = (np.cumsum(shares)[:-1] * len(members)).astype(int)
         for part, piece in zip(parts, np.split(members, cuts), strict=True):
             part += list(piece)

@@ -173,7 +173,8 @@ def _aggregator(job: Job) -> Aggregator:
 def _judge(job: Job, sampler: ClientSampler) -> Judge | None:
     if not job.defend.standing:
         return None
-    return Judge(Standings.of(job.cohort.population, quorum_of(job, sampler)).most)
+    most = Standings.of(job.cohort.population, quorum_of(job, sampler)).most
+    return Judge(most, grouped=job.secure_aggregation.groups > 0)
 
 
 def _mechanism(job: Job, sampler: ClientSampler, algorithm: Algorithm) -> Mechanism:

@@ -290,12 +290,28 @@ def _standing(parts: Parts, facts: Facts) -> tuple[str, ...]:
         if hidden
         else "No epsilon covers them."
     )
+    if facts["delta"].reader is Reader.SUM:
+        return _standing_of_groups(covered)
     return (
         "Standing: each round the coordinator scores the length and direction of each client's "
         "update against the others' and remembers it. Who goes on standing out counts half, then "
         "nothing, and is told so; only a person expels.",
         "Scores tell something of a client's data. They stay at the coordinator: in its store, its "
         f"audit trail and its operators' tables. {covered}",
+    )
+
+
+def _standing_of_groups(covered: str) -> tuple[str, ...]:
+    """What is remembered where only sums of groups can be read."""
+    return (
+        "Standing: each round the coordinator scores the sum of each group against the others', "
+        "and estimates from the groups of many rounds which clients make theirs stand out. Who "
+        "goes on doing so is watched, which changes nothing in a sum, then not asked any more, "
+        "and is told so; only a person expels.",
+        "Scores and estimates are computed from the sums of groups, which the coordinator reads "
+        "anyway, and tell no more than all these sums together; sums of different rounds are of "
+        "different updates. They stay at the coordinator: in its store, its audit trail and its "
+        f"operators' tables. {covered}",
     )
 
 
