@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from hansa.arrivals import arrival_errors
 from hansa.aggregators.robust.kept import FEWEST
+from hansa.arrivals import arrival_errors
 from hansa.assembly import (
     BY_COORDINATE,
     by_example,
