@@ -193,9 +193,7 @@ def test_fail_products_that_fit_no_groups() -> None:
 
 def test_evidence_is_the_excess_over_the_median_up_to_a_limit() -> None:
     told = Evidence.of(7, scores(("ab", 1.0), ("cd", 1.5), ("ef", 9.0), ("gh", 0.25), ("ij", 2.0)))
-    assert told == evidence(
-        7, ("ab", -0.5), ("cd", 0.0), ("ef", LIMIT), ("gh", -1.25), ("ij", 0.5)
-    )
+    assert told == evidence(7, ("ab", -0.5), ("cd", 0.0), ("ef", LIMIT), ("gh", -1.25), ("ij", 0.5))
     refused = GroupScores((GroupScore(("x",), REFUSED), *scores(("ab", 1.0), ("cd", 1.0)).groups))
     assert Evidence.of(0, refused) == evidence(0, ("x", LIMIT), ("ab", 0.0), ("cd", 0.0))
     assert Evidence.of(0, GroupScores((GroupScore(("x",), REFUSED),))) == evidence(0, ("x", LIMIT))
