@@ -1,6 +1,7 @@
 """Who is quarantined when: attackers within ten rounds, honest clients within a hundred.
 
-    python bench/defend.py [--quick] [--json] [--skews ...] [--seeds 200 201 ... 219]
+    python bench/defend.py [--quick] [--json] [--groups 20 50 100] [--skews ...] [--works ...]
+        [--seeds 200 201 ... 219]
 
 Digits, network and draws of `robust_matrix.py`: 20 clients of which 4 are bad, evenly divided or by
 Dirichlet 0.3. Clients send the momentum of one batch of 16 a round, or what five such steps give.
@@ -8,6 +9,11 @@ The rule is the geometric median; standings are in the loop: watched clients cou
 quarantined is not asked any more. Without attack 100 rounds, under attack 25. The thresholds of
 `hansa.defend` were chosen on seeds 100 to 119; the seeds here are others. A first choice, from 4 on
 instead of 4.5, quarantined 1.75 % of the honest clients of seeds 0 to 19, and was dropped.
+
+`--groups` measures standing where only sums of groups can be read instead, with so many clients:
+20 of which 4 are bad in 10 groups, 50 with 5 bad in 12, 100 with 5 bad in 20; see
+`bench/defend_groups.py`. Under attack 60 rounds. `LIMIT` and `PATIENCE` of `hansa.defend.groups`
+were chosen on seeds 100 to 103.
 
 `--quick`: three seeds, Dirichlet 0.3, one batch.
 """
@@ -35,6 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # run as a script, this file is not in a package
 
+from bench import defend_groups  # noqa: E402  after the path is set
 from bench.robust_matrix import (  # noqa: E402  after the path is set
     BATCH,
     HIDDEN,
@@ -161,6 +168,25 @@ def measured(skews: Sequence[str], works: Sequence[str], seeds: Sequence[int]) -
     return table
 
 
+def measured_in_groups(
+    clients: Sequence[int], skews: Sequence[str], works: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """As `measured`, by number of clients, where only sums of groups can be read."""
+    table: dict[str, Any] = {}
+    for setting in defend_groups.SETTINGS:
+        if setting.clients not in clients:
+            continue
+        of = table.setdefault(str(setting.clients), {})
+        for skew in skews:
+            for work in works:
+                rows = of.setdefault(skew, {}).setdefault(work, {})
+                for attack in ("none", *OPEN[:-1], *HIDDEN_ONES):  # no ring holds what is no number
+                    runs = [defend_groups.run(setting, skew, work, attack, s) for s in seeds]
+                    rows[attack] = defend_groups.shares(setting, attack, runs)
+                    say(f"{setting}, {skew}, {work}, {attack}: {rows[attack]}")
+    return table
+
+
 def shares(attack: str, runs: Sequence[Run]) -> dict[str, float]:
     """Percent of bad and of honest clients."""
     bad = [] if attack == "none" else NAMES[N - F :]
@@ -192,20 +218,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="three seeds, skewed data, one batch")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--skews", nargs="+", choices=SKEWS, default=list(SKEWS))
+    parser.add_argument("--works", nargs="+", choices=WORK, default=list(WORK))
+    known = [setting.clients for setting in defend_groups.SETTINGS]
+    parser.add_argument("--groups", nargs="+", type=int, choices=known, default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(200, 220)))
     options = parser.parse_args(arguments)
     seeds = options.seeds[:3] if options.quick else options.seeds
     skews = ["dirichlet_0.3"] if options.quick else options.skews
-    works = ["one batch"] if options.quick else list(WORK)
+    works = ["one batch"] if options.quick else options.works
     started = time.perf_counter()
-    table = measured(skews, works, seeds)
+    if options.groups:
+        table = measured_in_groups(options.groups, skews, works, seeds)
+        sizes: dict[str, Any] = {}
+    else:
+        table, sizes = measured(skews, works, seeds), {"clients": N, "bad": F}
     if options.json:
         seconds = time.perf_counter() - started
-        print(
-            json.dumps(
-                {"clients": N, "bad": F, "seeds": seeds, "shares": table, "seconds": seconds}
-            )
-        )
+        print(json.dumps({**sizes, "seeds": seeds, "shares": table, "seconds": seconds}))
     return 0
 
 

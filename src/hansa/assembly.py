@@ -174,7 +174,7 @@ def _judge(job: Job, sampler: ClientSampler) -> Judge | None:
     if not job.defend.standing:
         return None
     most = Standings.of(job.cohort.population, quorum_of(job, sampler)).most
-    return Judge(most, job.aggregation.trusted)
+    return Judge(most, job.aggregation.trusted, grouped=job.secure_aggregation.groups > 0)
 
 
 def _mechanism(job: Job, sampler: ClientSampler, algorithm: Algorithm) -> Mechanism:

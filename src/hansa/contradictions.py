@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from hansa.aggregators.robust.kept import FEWEST
 from hansa.arrivals import arrival_errors
 from hansa.assembly import (
     BY_COORDINATE,
@@ -391,12 +392,29 @@ def _standing_words(job: Job) -> Iterable[PlanError]:
     """What clients cannot have a standing with."""
     if not job.defend.standing:
         return
-    if job.secure_aggregation.enabled:
+    groups = job.secure_aggregation.groups
+    if job.secure_aggregation.enabled and not groups:
         yield PlanError(
             "defend.standing",
-            "compares updates of single clients, and secure aggregation shows none",
-            "leave [defend] out, or secure_aggregation; a rule over groups bears bad clients and "
-            "names nobody",
+            "compares updates of single clients, and secure aggregation shows only their sum",
+            f"set secure_aggregation.groups to at least {FEWEST}, so that sums of groups are "
+            "compared, or leave [defend] out",
+        )
+        return
+    if groups and groups < FEWEST:
+        yield PlanError(
+            "defend.standing",
+            f"has nothing to tell a bad group by: {groups} groups are too few for scores",
+            f"set secure_aggregation.groups to at least {FEWEST}, or leave [defend] out",
+        )
+        return
+    if distributed(job):
+        yield PlanError(
+            "defend.standing",
+            "compares updates or sums of groups, and noise that is enough only in the sum of all "
+            "is too little in each of them",
+            'leave [defend] out, or let each client hide its own data: privacy.mechanism = "local" '
+            'or "dpsgd"',
         )
         return
     if private(job) and not (local(job) or by_example(job)):

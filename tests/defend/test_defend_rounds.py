@@ -197,10 +197,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "masks": (
         {
             "aggregation": Aggregation(rule="median", clip=1.0, weighting="uniform"),
-            "secure_aggregation": SecureAggregation(enabled=True, groups=3),
+            "secure_aggregation": SecureAggregation(enabled=True),
         },
-        "secure aggregation shows none",
-        "leave",
+        "secure aggregation shows only their sum",
+        "set secure_aggregation.groups to at least 5",
+    ),
+    "few groups": (
+        {
+            "aggregation": Aggregation(rule="median", clip=1.0, weighting="uniform"),
+            "secure_aggregation": SecureAggregation(enabled=True, groups=4),
+        },
+        "4 groups are too few for scores",
+        "set secure_aggregation.groups to at least 5",
     ),
     "noise of the coordinator": (
         {

@@ -124,7 +124,7 @@ def test_nothing_is_observed_of_who_does_not_take_part(state: State) -> None:
 
 
 def test_who_is_released_starts_anew_under_watch() -> None:
-    again = released()
+    again = released(Standing(), 0)
     assert (again.state, again.recent, again.mean, again.drift) == (State.WATCH, (), 0.0, 0.0)
     assert after(*[CALM] * 10, start=again).state is State.TRUSTED
     assert after(*[LOUD] * 5, start=again).state is State.QUARANTINED

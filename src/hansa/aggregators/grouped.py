@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hansa.aggregators.linear import Mean
 from hansa.aggregators.robust import Median, TrimmedMean, dropped, fill
+from hansa.aggregators.robust.distances import products
 from hansa.core.parts import Facts, Partial, Update
 from hansa.core.spec import Divisor, Reader, UpdateSpec
+from hansa.core.standing import GroupLikeness
 from hansa.core.vector import Layout, Vector
 from hansa.errors import PlanError, RoundVoid
 
@@ -118,11 +120,8 @@ class Grouped:
         Raises:
           RoundVoid: too few groups are left to tell a bad one.
         """
-        groups = []
-        for members, encoded in sorted(partial.value, key=lambda group: group[0]):
-            real = decode(SUM.finish(Partial(encoded, members), layout, facts))
-            if _honest(real, layout, facts, len(members)):
-                groups.append(real)
+        real_groups = self._decoded(partial, decode, layout, facts)
+        groups = [real for _, real, honest in real_groups if honest]
         if len(groups) < FEWEST:
             raise RoundVoid(
                 f"{len(groups)} groups are left, {FEWEST} are needed",
@@ -140,6 +139,38 @@ class Grouped:
             weight = float(layout.slice(total, "weight")[0])
             fill(self.rule, layout.slice(total, "delta"), rows, weight)
         return total
+
+    def group_likeness(
+        self,
+        partial: Partial,
+        decode: Callable[[Vector], Vector],
+        layout: Layout,
+        facts: Facts,
+    ) -> GroupLikeness:
+        """Products of the groups' means: O(g^2 d) time, O(g d) memory."""
+        copied = Partial([(names, total.copy()) for names, total in partial.value], partial.members)
+        groups, rows, refused = [], [], []
+        for members, real, honest in self._decoded(copied, decode, layout, facts):
+            weight = float(layout.slice(real, "weight")[0])
+            if not honest:
+                refused.append(members)
+            elif weight > 0 and layout.slice(real, "delta").size:
+                groups.append(members)
+                rows.append(layout.slice(real, "delta") / weight)
+        found = products(rows, None) if rows else np.zeros((0, 0))
+        return GroupLikeness(tuple(groups), found, tuple(refused))
+
+    def _decoded(
+        self,
+        partial: Partial,
+        decode: Callable[[Vector], Vector],
+        layout: Layout,
+        facts: Facts,
+    ) -> Iterator[tuple[tuple[str, ...], Vector, bool]]:
+        """Members, sum in model units, and whether honest clients can have it, by members."""
+        for members, encoded in sorted(partial.value, key=lambda group: group[0]):
+            real = decode(SUM.finish(Partial(encoded, members), layout, facts))
+            yield members, real, _honest(real, layout, facts, len(members))
 
 
 def _honest(real: Vector, layout: Layout, facts: Facts, members: int) -> bool:

@@ -15,8 +15,10 @@ def show_standing(said: Mapping[str, Any]) -> None:
     apart = {c: found for c, found in clients.items() if found["state"] != "trusted"}
     say(_counted(clients))
     if apart:
+        grouped = any("estimate" in found for found in clients.values())
+        what = ("Adds", "Last estimates") if grouped else ("Mean score", "Last scores")
         table(
-            ("Client", "State", "Counts", "Mean score", "Last scores"),
+            ("Client", "State", "Counts", *what),
             [
                 (
                     client,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hansa.coordinator.roster import Roster
-from hansa.defend.standing import State
+from hansa.defend.standing import Standing, State
 from hansa.defend.standings import Standings, reason_of
 from hansa.wire.v1 import sites_pb2 as pb
 
@@ -17,7 +17,7 @@ class Notices:
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
-        self._told: dict[str, dict[str, tuple[State, str]]] = {}
+        self._told: dict[str, dict[str, tuple[Standing, str]]] = {}
 
     def know(self, job: str, standings: Standings | None) -> None:
         """Where the sites of an open job stand now; who has moved is told."""
@@ -26,18 +26,18 @@ class Notices:
         self._told.setdefault(job, {})
         for site, standing in standings.clients.items():
             if standing.state is not self._last(job, site):
-                self.tell(job, site, standing.state, reason_of(standing))
+                self.tell(job, site, standing, reason_of(standing))
 
-    def tell(self, job: str, site: str, state: State, reason: str) -> None:
+    def tell(self, job: str, site: str, standing: Standing, reason: str) -> None:
         """Tells a site of an open job, at once if it attends, else when it does."""
         if job in self._told:
-            self._told[job][site] = state, reason
+            self._told[job][site] = standing, reason
             self._push(job, site)
 
     def entered(self, site: str) -> None:
         """A site attends."""
         for job, told in self._told.items():
-            if site in told and told[site][0] is not State.TRUSTED:
+            if site in told and told[site][0].state is not State.TRUSTED:
                 self._push(job, site)
 
     def forget(self, job: str) -> None:
@@ -45,9 +45,12 @@ class Notices:
         self._told.pop(job, None)
 
     def _last(self, job: str, site: str) -> State:
-        return self._told.get(job, {}).get(site, (State.TRUSTED, ""))[0]
+        told = self._told.get(job, {}).get(site)
+        return State.TRUSTED if told is None else told[0].state
 
     def _push(self, job: str, site: str) -> None:
-        state, reason = self._told[job][site]
-        notice = pb.Standing(job=job, state=state.value, weight=state.weight, reason=reason)
+        standing, reason = self._told[job][site]
+        notice = pb.Standing(
+            job=job, state=standing.state.value, weight=standing.weight, reason=reason
+        )
         self._roster.push(site, pb.ToSite(standing=notice))

@@ -149,6 +149,7 @@ class StandingDoor:
         change: Transition = await asyncio.to_thread(
             self.store.decide_standing, job, most, decision, self.caller(request), self.clock()
         )
-        self.runner.notices.tell(job, site, change.after, change.reason)
+        standings = await asyncio.to_thread(self.store.standings, job, most)
+        self.runner.notices.tell(job, site, standings[site], change.reason)
         self.bulletin.post()
         return JSONResponse(transition_words(change))

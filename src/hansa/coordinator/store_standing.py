@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, delete, insert, select
 from hansa.coordinator import schema, store_jobs
 from hansa.coordinator.store_events import Subject, append, storable
 from hansa.core import canonical
+from hansa.defend.groups import WINDOW, Evidence, GroupScores
 from hansa.defend.judge import Judged
 from hansa.defend.replay import Decision, Entry, History, Observation, decided
 from hansa.defend.standing import Standing, State
@@ -100,10 +101,10 @@ def observe_round(connection: Connection, job: str, seen: Judged, now: float) ->
     """
     text = canonical.dumps(scores_words(seen.scores))
     name = {"round": seen.round, "attempt": seen.attempt}
+    before = standings_of(connection, job, seen.standings.most)
     connection.execute(insert(schema.standing_scores).values(job=job, **name, scores_json=text))
     body = {**name, "clients": len(seen.scores), "scores_sha256": canonical.digest_of(text)}
     append(connection, job, OBSERVED, body, now)
-    before = standings_of(connection, job, seen.standings.most)
     after, changes = before.observe(seen.round, seen.scores)
     _write(connection, job, {client: after[client] for client in seen.scores})
     for change in changes:
@@ -115,7 +116,21 @@ def standings_of(connection: Connection, job: str, most: int) -> Standings:
     table = schema.standings
     rows = connection.execute(select(table).where(table.c.job == job).order_by(table.c.client))
     found = {row.client: standing_of(json.loads(row.standing_json)) for row in rows}
-    return Standings(most, MappingProxyType(found))
+    return Standings(most, MappingProxyType(found), _evidence(connection, job))
+
+
+def _evidence(connection: Connection, job: str) -> tuple[Evidence, ...]:
+    """Of the last rounds, oldest first, from the scores of their groups; none of clients' own."""
+    table = schema.standing_scores
+    grouped = table.c.scores_json.startswith('{"groups":[', autoescape=True)
+    rows = connection.execute(
+        select(table)
+        .where((table.c.job == job) & grouped)
+        .order_by(table.c.round.desc(), table.c.attempt.desc())
+        .limit(WINDOW)
+    ).all()
+    known = [(row.round, scores_of_words(json.loads(row.scores_json))) for row in reversed(rows)]
+    return tuple(Evidence.of(n, scores) for n, scores in known if isinstance(scores, GroupScores))
 
 
 def _write(connection: Connection, job: str, changed: Mapping[str, Standing]) -> None:

@@ -299,6 +299,8 @@ def _standing(job: Job, parts: Parts, facts: Facts) -> tuple[str, ...]:
         if hidden
         else "No epsilon covers them."
     )
+    if facts["delta"].reader is Reader.SUM:
+        return _standing_of_groups(covered)
     trusted = job.aggregation.trusted
     beside = (
         f", and against that of '{trusted}', which is trusted and has no score," if trusted else ""
@@ -334,6 +336,20 @@ def _rollback(job: Job) -> tuple[str, ...]:
         f"{cost}It undoes a ruined model, not a backdoor, nor changes within {tolerance:g}. "
         f"Another cohort{noise} or clients that lie about their held-out examples can reject a "
         "good model, or keep a bad one.",
+    )
+
+
+def _standing_of_groups(covered: str) -> tuple[str, ...]:
+    """What is remembered where only sums of groups can be read."""
+    return (
+        "Standing: each round the coordinator scores the sum of each group against the others', "
+        "and estimates from the groups of many rounds which clients make theirs stand out. Who "
+        "goes on doing so is watched, which changes nothing in a sum, then not asked any more, "
+        "and is told so; only a person expels.",
+        "Scores and estimates are computed from the sums of groups, which the coordinator reads "
+        "anyway, and tell no more than all these sums together; sums of different rounds are of "
+        "different updates. They stay at the coordinator: in its store, its audit trail and its "
+        f"operators' tables. {covered}",
     )
 
 

@@ -27,7 +27,15 @@ from hansa.core.parts import Correlated, Course, DecodingAggregator, Dropout, Pa
 from hansa.core.plan import Plan
 from hansa.core.rollback import Accepted, Rejected, direction, judged
 from hansa.core.spec import Divisor, Reader
-from hansa.core.standing import Likeness, asked, finished, likeness_of, observed
+from hansa.core.standing import (
+    GroupLikeness,
+    Judge,
+    Likeness,
+    asked,
+    finished,
+    likeness_of,
+    observed,
+)
 from hansa.core.vector import Layout, Vector, sha256
 from hansa.errors import HansaError, RoundVoid
 
@@ -242,11 +250,11 @@ async def run_round(
     if course is not None and course.flights is not None:
         state = replace(state, flights=course.flights)
     judge = plan.parts.judge if purpose is Purpose.TRAIN else None  # a measurement shows nothing
-    likeness: Likeness | None = None
+    likeness: Likeness | GroupLikeness | None = None
     after = replace(state, attempt=state.attempt + 1)
     members = tuple(sorted(partial.members))
     if not void:
-        likeness = await _aside(world, likeness_of, judge, plan.parts.aggregator, partial)
+        likeness = await _aside(world, _likeness, plan, task, partial, judge)
         try:
             after, metrics, rejected = await _aside(
                 world, _conclude, plan, state, task, partial, world.noise
@@ -349,13 +357,7 @@ def _conclude(
 def _total(plan: Plan, state: TrainState, task: RoundTask, partial: Partial) -> Vector:
     """The sum of the round's updates in model units, float64: private still."""
     layout = task.layout
-    aggregator = plan.parts.aggregator
-
-    def decode(total: Vector) -> Vector:
-        for stage in reversed(plan.parts.stages):
-            total = stage.decode(total, layout)
-        return total
-
+    aggregator, decode = plan.parts.aggregator, _decoder(plan, layout)
     if isinstance(aggregator, DecodingAggregator):
         total = aggregator.finish_decoded(partial, decode, layout, plan.facts)
     else:
@@ -363,6 +365,25 @@ def _total(plan: Plan, state: TrainState, task: RoundTask, partial: Partial) -> 
         total = decode(finished(judge, state.standing, aggregator, partial, layout, plan.facts))
     _check_sum(plan, layout, total, len(partial.members))
     return total
+
+
+def _decoder(plan: Plan, layout: Layout) -> Callable[[Vector], Vector]:
+    """The stages' server halves, for one sum."""
+
+    def decode(total: Vector) -> Vector:
+        for stage in reversed(plan.parts.stages):
+            total = stage.decode(total, layout)
+        return total
+
+    return decode
+
+
+def _likeness(
+    plan: Plan, task: RoundTask, partial: Partial, judge: Judge | None
+) -> Likeness | GroupLikeness | None:
+    """What the judge is shown; `partial` stays as it is."""
+    decode = _decoder(plan, task.layout)
+    return likeness_of(judge, plan.parts.aggregator, partial, decode, task.layout, plan.facts)
 
 
 def _release(

@@ -1,7 +1,7 @@
 """Seams of standing: what rules that look at each update can tell of clients, and who judges it.
 
                  cohort ──► asked: without those that weigh nothing
-    gather ──► partial ──► likeness: products of the updates, no update
+    gather ──► partial ──► likeness: products of the updates, or of groups' means; no update
                   │            │
                   ▼            ▼
     finish, or finish_capped   judge.observe ──► standing, part of the state of the next round
@@ -12,7 +12,7 @@ no round's record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -37,6 +37,21 @@ class Likeness:
     products: NDArray[Any] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupLikeness:
+    """How the sums of a round's groups lie to each other, where no single update can be read.
+
+    Attributes:
+      groups: the members of each of g groups; a client is in one of them.
+      products: (g, g) scalar products of the groups' mean deltas per unit of weight.
+      refused: members of groups with sums that no honest clients can have.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    products: NDArray[Any] = field(repr=False)
+    refused: tuple[tuple[str, ...], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What a training round showed of its clients.
@@ -44,14 +59,14 @@ class Seen:
     Attributes:
       round: its number.
       attempt: its try.
-      likeness: of those who counted; None if too few came.
+      likeness: of those who counted, or of their groups; None if too few came.
       refused: clients whose update broke its contract.
       late: how many rounds old each update was that was not fresh, by its client.
     """
 
     round: int
     attempt: int
-    likeness: Likeness | None
+    likeness: Likeness | GroupLikeness | None
     refused: tuple[str, ...]
     late: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -69,6 +84,27 @@ class Compares(Aggregator, Protocol):
         """As `finish`, where what some clients change in the result counts a share `cap`.
 
         `partial` is consumed.
+        """
+
+
+@runtime_checkable
+class ComparesGroups(Aggregator, Protocol):
+    """An aggregator that keeps the sums of groups until the end, so that they can be compared."""
+
+    def group_likeness(
+        self,
+        partial: Partial,
+        decode: Callable[[Vector], Vector],
+        layout: Layout,
+        facts: Facts,
+    ) -> GroupLikeness:
+        """Of all groups with weight; `partial` stays as it is.
+
+        Args:
+          partial: what was folded.
+          decode: the stages' server halves, for one sum; consumes it.
+          layout: segments.
+          facts: of each segment.
         """
 
 
@@ -119,11 +155,20 @@ def finished(
     return aggregator.finish_capped(partial, layout, facts, capped, judge.cap)
 
 
-def likeness_of(judge: Judge | None, aggregator: Aggregator, partial: Partial) -> Likeness | None:
-    """What the judge is shown of a round's updates; to be called before they are consumed."""
-    if judge is None or not isinstance(aggregator, Compares):
+def likeness_of(
+    judge: Judge | None,
+    aggregator: Aggregator,
+    partial: Partial,
+    decode: Callable[[Vector], Vector],
+    layout: Layout,
+    facts: Facts,
+) -> Likeness | GroupLikeness | None:
+    """What the judge is shown of a round; to be called before its updates are consumed."""
+    if judge is None:
         return None
-    return aggregator.likeness(partial)
+    if isinstance(aggregator, ComparesGroups):
+        return aggregator.group_likeness(partial, decode, layout, facts)
+    return aggregator.likeness(partial) if isinstance(aggregator, Compares) else None
 
 
 class Place(Protocol):
@@ -142,7 +187,7 @@ def observed(
     judge: Judge | None,
     standing: Any,
     place: Place,
-    likeness: Likeness | None,
+    likeness: Likeness | GroupLikeness | None,
     dropouts: Iterable[Dropout],
     late: Mapping[str, int],
 ) -> Any:

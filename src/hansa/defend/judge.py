@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from hansa.core.standing import Seen
+from hansa.core.standing import GroupLikeness, Seen
+from hansa.defend.groups import group_scores
 from hansa.defend.scores import REFUSED, Score, scores_of
 from hansa.defend.standing import CAP
 from hansa.defend.standings import Standings, Transition
@@ -21,7 +22,7 @@ class Judged:
       changes: all transitions of the run so far, in order.
       round: the round that was observed last.
       attempt: its try.
-      scores: of the clients that were seen in it.
+      scores: of the clients that were seen in it, or of their groups.
     """
 
     standings: Standings
@@ -38,10 +39,12 @@ class Judge:
     Attributes:
       most: most clients that may be quarantined at a time.
       trusted: the client whose data the job trusts; empty if there is none.
+      grouped: whether only sums of groups can be read: these are scored then.
     """
 
     most: int
     trusted: str = ""
+    grouped: bool = False
 
     @property
     def cap(self) -> float:
@@ -55,11 +58,19 @@ class Judge:
     def observe(self, standing: Judged | None, seen: Seen) -> Judged:
         """The standings after one more round, void or not: refused updates speak in both."""
         before = Judged(Standings(self.most)) if standing is None else standing
-        return judged(before, seen.round, seen.attempt, scored(seen, self.trusted))
+        scores = scored(seen, self.trusted, grouped=self.grouped)
+        return judged(before, seen.round, seen.attempt, scores)
 
 
-def scored(seen: Seen, trusted: str = "") -> Mapping[str, Score]:
-    """The scores of what was seen, beside a client that is trusted."""
+def scored(seen: Seen, trusted: str = "", *, grouped: bool = False) -> Mapping[str, Score]:
+    """The scores of what was seen, beside a client that is trusted.
+
+    They are `hansa.defend.groups.GroupScores` where groups were seen.
+    """
+    if isinstance(seen.likeness, GroupLikeness):
+        return group_scores(seen.likeness, seen.refused)
+    if grouped:
+        return group_scores(None, seen.refused)
     if seen.likeness is None:
         return MappingProxyType(dict.fromkeys(seen.refused, REFUSED))
     clients, products = seen.likeness.clients, seen.likeness.products

@@ -76,6 +76,9 @@ class Standing:
       recent: its scores of the last `WINDOW` of them, oldest first.
       average: exponential mean from a start of zero.
       drift: cumulative sum of what its scores exceeded the allowance by.
+      estimate: what it adds to the score of its group, where only groups are scored; `recent` are
+        earlier estimates then, and nothing else is counted. None where clients are scored.
+      since: the round before which groups that it was in are forgotten.
     """
 
     state: State = State.TRUSTED
@@ -83,10 +86,17 @@ class Standing:
     recent: tuple[float, ...] = ()
     average: float = 0.0
     drift: float = 0.0
+    estimate: float | None = None
+    since: int = 0
 
     @property
     def mean(self) -> float:
-        """Exponential mean of the scores, as if it had always been what it was; 0 at first."""
+        """Exponential mean of the scores, as if it had always been what it was; 0 at first.
+
+        Where only groups are scored, the estimate.
+        """
+        if self.estimate is not None:
+            return self.estimate
         return self.average / (1 - _DECAY**self.rounds) if self.rounds else 0.0
 
     @property
@@ -96,7 +106,9 @@ class Standing:
 
     @property
     def weight(self) -> float:
-        """What it counts."""
+        """What it counts; in a sum of a group, where nobody can be made to count half, all."""
+        if self.state is State.WATCH and self.estimate is not None:
+            return 1.0
         return self.state.weight
 
     @property
@@ -147,9 +159,16 @@ def _next(seen: Standing, quarantine: bool) -> State:
     return State.TRUSTED if cleared else seen.state
 
 
-def released() -> Standing:
-    """The standing of a client that a person let in again: watched, all forgotten."""
-    return Standing(State.WATCH)
+def released(standing: Standing, number: int) -> Standing:
+    """The standing of a client that a person let in again: watched, all forgotten.
+
+    Args:
+      standing: before.
+      number: the next round; groups of earlier ones are not held against it.
+    """
+    if standing.estimate is None:
+        return Standing(State.WATCH)
+    return Standing(State.WATCH, estimate=0.0, since=number)
 
 
 def expelled(standing: Standing) -> Standing:

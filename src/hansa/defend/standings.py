@@ -9,10 +9,12 @@ Nothing depends on an engine, on the order of clients or on when an update came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from hansa.defend import groups
+from hansa.defend.groups import Evidence, GroupScores
 from hansa.defend.scores import Score
 from hansa.defend.standing import Standing, State, expelled, observe, released
 from hansa.errors import HansaError
@@ -28,8 +30,9 @@ class Transition:
       before: the state before.
       after: the state since.
       reason: why, in words.
-      recent: the scores of the rounds that it rests on, oldest first.
-      score: what the client showed in the last of them; None where a person decided.
+      recent: the scores, or estimates, of the rounds that it rests on, oldest first.
+      score: what the client, or its group, showed in the last of them; None where a person
+        decided.
     """
 
     client: str
@@ -49,10 +52,12 @@ class Standings:
       most: most clients that are quarantined by their scores at a time. Beyond it clients are
         watched on: a majority cannot be outvoted, and a run needs its quorum.
       clients: by name; who is not there is trusted.
+      evidence: of the last rounds, oldest first, where only groups are scored.
     """
 
     most: int
     clients: Mapping[str, Standing] = field(default_factory=lambda: MappingProxyType({}))
+    evidence: tuple[Evidence, ...] = ()
 
     @classmethod
     def of(cls, population: int, quorum: int) -> Standings:
@@ -73,7 +78,7 @@ class Standings:
 
     @property
     def watched(self) -> frozenset[str]:
-        """Clients that count half."""
+        """Clients that count half, or all where only groups are scored."""
         return frozenset(c for c, s in self.clients.items() if s.state is State.WATCH)
 
     def observe(
@@ -86,13 +91,43 @@ class Standings:
 
         Args:
           number: of the round.
-          scores: of the clients that were seen in it.
+          scores: of the clients that were seen in it, or of their groups.
         """
-        tried = {c: observe(self[c], score, quarantine=False) for c, score in scores.items()}
-        due = sorted((c for c in tried if tried[c].due), key=lambda c: (-tried[c].mean, c))
+        if isinstance(scores, GroupScores):
+            return self._observe_groups(number, scores)
+
+        def step(client: str, quarantine: bool) -> Standing:
+            return observe(self[client], scores[client], quarantine=quarantine)
+
+        return self._moved(number, scores, step, lambda standing: standing.due)
+
+    def _observe_groups(
+        self, number: int, scores: GroupScores
+    ) -> tuple[Standings, tuple[Transition, ...]]:
+        """As `observe`, from what each client adds to the scores of its groups."""
+        evidence = (*self.evidence, Evidence.of(number, scores))[-groups.WINDOW :]
+        since = {client: standing.since for client, standing in self.clients.items()}
+        found = groups.estimates(evidence, since)
+
+        def step(client: str, quarantine: bool) -> Standing:
+            return groups.inferred(self[client], found.get(client, 0.0), quarantine=quarantine)
+
+        after, changes = self._moved(number, scores, step, groups.due)
+        return replace(after, evidence=evidence), changes
+
+    def _moved(
+        self,
+        number: int,
+        scores: Mapping[str, Score],
+        step: Callable[[str, bool], Standing],
+        due: Callable[[Standing], bool],
+    ) -> tuple[Standings, tuple[Transition, ...]]:
+        """Lets each client that was seen take its step; who is due and may not go, stays."""
+        tried = {client: step(client, False) for client in scores}
+        ready = sorted((c for c in tried if due(tried[c])), key=lambda c: (-tried[c].mean, c))
         room = max(self.most - len(self.quarantined), 0)
-        chosen = frozenset(due[:room])
-        after = {c: observe(self[c], scores[c], quarantine=c in chosen) for c in sorted(scores)}
+        chosen = frozenset(ready[:room])
+        after = {client: step(client, client in chosen) for client in sorted(scores)}
         changes = tuple(
             Transition(c, number, self[c].state, s.state, reason_of(s), s.recent, scores[c])
             for c, s in after.items()
@@ -112,7 +147,7 @@ class Standings:
                 f"'{client}' is {before.state.value}, not quarantined",
                 fix="only who is quarantined can be released; who was expelled needs a new invite",
             )
-        return self._decided(client, number, released(), reason)
+        return self._decided(client, number, released(before, number), reason)
 
     def expel(self, client: str, number: int, reason: str) -> tuple[Standings, Transition]:
         """A person sends a quarantined client away for good.
@@ -144,6 +179,8 @@ def reason_of(standing: Standing) -> str:
     """Why a client stands where its scores have put it, in words."""
     if not standing.rounds:
         return "a person let it in again"
+    if standing.estimate is not None:
+        return groups.reason(standing)
     if standing.state is State.TRUSTED:
         return "none of its last 10 rounds speaks against it"
     told = f"{standing.against} of its last {len(standing.recent)} rounds speak against it"
