@@ -254,7 +254,7 @@ def test_ok_with_noise_of_the_clients_own(mechanism: Any) -> None:
     by = {"unit": "example", "epsilon": 8.0, "examples": 20}
     own = by if mechanism == "dpsgd" else {"noise_multiplier": 1.0}
     of = defended(
-        privacy=Privacy(mechanism=mechanism, clip=1.0, delta=1e-3, **own),  # type: ignore[arg-type]
+        privacy=Privacy(mechanism=mechanism, clip=1.0, delta=1e-3, **own),
         aggregation=Aggregation(
             rule="median",
             weighting="uniform",

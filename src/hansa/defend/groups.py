@@ -202,10 +202,11 @@ def _ridge(
 
     def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
         """From groups to members."""
-        return np.bincount(columns, values[rows], clients)
+        return np.asarray(np.bincount(columns, values[rows], clients), np.float64)
 
     def normal(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return summed(np.bincount(rows, values[columns], len(excess))) + PATIENCE * values
+        by_group = np.asarray(np.bincount(rows, values[columns], len(excess)), np.float64)
+        return summed(by_group) + PATIENCE * values
 
     solution = np.zeros(clients)
     residual = summed(excess)
