@@ -233,8 +233,8 @@ class Defend(_Words):
     """`[defend]`: what becomes of clients that stand out round after round.
 
     Attributes:
-      standing: true: updates are scored beside each other; a client that goes on standing out
-        counts half, then nothing, and is not asked any more.
+      standing: true: updates, or masked sums of groups, are scored beside each other; a client
+        that goes on standing out counts half, in a masked sum in full, then is not asked any more.
     """
 
     standing: bool = False
