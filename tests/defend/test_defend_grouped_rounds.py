@@ -251,8 +251,8 @@ def test_ok_the_claims_say_what_is_scored_and_what_it_tells() -> None:
 @pytest.mark.parametrize("mechanism", ["local", "dpsgd"])
 def test_ok_with_noise_of_the_clients_own(mechanism: Any) -> None:
     """Scores are post-processing of sums that carry that noise."""
-    by = {"unit": "example", "epsilon": 8.0, "examples": 20}
-    own = by if mechanism == "dpsgd" else {"noise_multiplier": 1.0}
+    by: dict[str, Any] = {"unit": "example", "epsilon": 8.0, "examples": 20}
+    own: dict[str, Any] = by if mechanism == "dpsgd" else {"noise_multiplier": 1.0}
     of = defended(
         privacy=Privacy(mechanism=mechanism, clip=1.0, delta=1e-3, **own),
         aggregation=Aggregation(

@@ -233,8 +233,8 @@ class Defend(_Words):
     """`[defend]`: what becomes of clients that stand out, and of models that got worse.
 
     Attributes:
-      standing: true: updates are scored beside each other; a client that goes on standing out
-        counts half, then nothing, and is not asked any more.
+      standing: true: updates, or masked sums of groups, are scored beside each other; a client
+        that goes on standing out counts half, in a masked sum in full, then is not asked any more.
       rollback: how much worse than the best so far the metric `rounds.watch` may be, in its own
         unit; a model that is worse is rejected, and the next round starts from the last accepted
         one. 0 = every model is kept.

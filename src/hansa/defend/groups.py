@@ -202,11 +202,12 @@ def _ridge(
 
     def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
         """From groups to members."""
-        return np.asarray(np.bincount(columns, values[rows], clients), np.float64)
+        return np.bincount(columns, values[rows], clients).astype(np.float64)
 
     def normal(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        by_group = np.asarray(np.bincount(rows, values[columns], len(excess)), np.float64)
-        return summed(by_group) + PATIENCE * values
+        """To groups and back, and the penalty."""
+        groups = np.bincount(rows, values[columns], len(excess)).astype(np.float64)
+        return summed(groups) + PATIENCE * values
 
     solution = np.zeros(clients)
     residual = summed(excess)
