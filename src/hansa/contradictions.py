@@ -386,6 +386,12 @@ def _robust_words(job: Job) -> Iterable[PlanError]:
             f'nobody is compared with under the rule "{words.rule}" without a standing',
             'leave it out, or set aggregation.rule = "fltrust", or defend.standing = true',
         )
+    if words.trusted and job.secure_aggregation.enabled:
+        yield PlanError(
+            "aggregation.trusted",
+            "is compared with single updates, and secure aggregation shows only sums",
+            "leave it out, or leave [secure_aggregation] out",
+        )
 
 
 def _standing_words(job: Job) -> Iterable[PlanError]:

@@ -15,6 +15,7 @@ from hansa.core.events import Laplace, PoissonSampled, compose
 from hansa.core.job import (
     Aggregation,
     Cohort,
+    Defend,
     Job,
     Privacy,
     Quantization,
@@ -109,6 +110,14 @@ ROWS: dict[str, tuple[Any, ...]] = {
     "trust without a rule for it": (
         job(aggregation=Aggregation(trusted="kiel")), None,
         "aggregation.trusted", "nobody is compared with", "defend.standing = true",
+    ),
+    "a trusted client under masks": (
+        job(
+            aggregation=Aggregation(rule="median", trusted="kiel"),
+            secure_aggregation=SecureAggregation(enabled=True, groups=5),
+            defend=Defend(standing=True),
+        ), None,
+        "aggregation.trusted", "shows only sums", "leave it out",
     ),
     "a rule over whole updates that are hidden": (
         job(**QUANTIZED), {"stages": (*CLIPPED, Hide()), "aggregator": Robust("krum", 0.2)},
