@@ -33,7 +33,7 @@ from hansa.work.stacked_classes import PLAYED
 
 _aten = torch.ops.aten
 
-MOST_BYTES = 2**23
+MOST_BYTES = 2**21
 """Most memory for the results of one pass."""
 
 SMALL = 2**16
