@@ -90,13 +90,10 @@ class RawSite:
 
     # -------------------------------------------------------------- attend
 
-    async def attend(self, hello: pb.Hello = HELLO, begun: Iterable[pb.RoundId] = ()) -> pb.Welcome:
-        """Says hello, and what it goes on with, and waits for the welcome."""
+    async def attend(self, hello: pb.Hello = HELLO) -> pb.Welcome:
+        """Says hello and waits for the welcome."""
         self.stream = call(self.channel, ATTEND)()
-        said = pb.Hello()
-        said.CopyFrom(hello)
-        said.begun.extend(begun)
-        await self.say(hello=said)
+        await self.say(hello=hello)
         welcome: pb.Welcome = await self.hear("welcome")
         self.receipt_key = read_document(
             welcome.coordinator_document,

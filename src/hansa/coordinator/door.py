@@ -38,9 +38,6 @@ SENDING = 2
 UNREAD = 8
 """Fetches that one site may have open: one that it does not read keeps a chunk in memory."""
 
-MOST_BEGUN = 64
-"""Rounds that a site may say that it goes on with; it has one or two of each job."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -88,8 +85,7 @@ class Door:
         async with self.members.calling(context) as caller:
             peer = caller.peer
             hello = await self._hello(peer, requests)
-            begun = [(each.job, (each.round, each.attempt)) for each in hello.begun[:MOST_BEGUN]]
-            with self.roster.attending(caller, begun) as attendance:
+            with self.roster.attending(caller) as attendance:
                 _log.info("site %s attends (%.80r)", peer.name, hello.software)
                 self.heads.entered(peer.name, hello.ledger_seq)
                 self.runner.entered(peer.name)  # offers first: work is for jobs that are known

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from hansa.coordinator.members import Caller
 from hansa.errors import HansaError, IdentityError
 from hansa.wire.v1 import sites_pb2 as pb
-
-Start: TypeAlias = tuple[int, int]
-"""The round that a site was asked for, and its attempt; later ones compare as larger."""
 
 OUTBOX = 256
 """Messages that may wait for one site; a site that reads none of them is cut off."""
@@ -21,17 +17,9 @@ OUTBOX = 256
 
 @dataclass(slots=True, eq=False)
 class Attendance:
-    """One site's stream: messages wait in `outbox` until the stream takes them.
-
-    Attributes:
-      caller: the site.
-      begun: by job, the round and attempt of training that the site said it goes on with.
-      outbox: what it is still to be told.
-      ended: why the stream is over.
-    """
+    """One site's stream: messages wait in `outbox` until the stream takes them."""
 
     caller: Caller
-    begun: dict[str, Start] = field(default_factory=dict)
     outbox: asyncio.Queue[pb.ToSite] = field(default_factory=lambda: asyncio.Queue(OUTBOX))
     ended: asyncio.Future[HansaError] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -56,16 +44,9 @@ class Roster:
         return frozenset(self._present)
 
     @contextmanager
-    def attending(
-        self, caller: Caller, begun: Iterable[tuple[str, Start]] = ()
-    ) -> Iterator[Attendance]:
-        """Enters a site for the time of its stream; `entered` tells everybody who watches.
-
-        Args:
-          caller: the site.
-          begun: jobs and what the site said that it goes on with; of several the newest holds.
-        """
-        attendance, peer = Attendance(caller, dict(sorted(begun))), caller.peer
+    def attending(self, caller: Caller) -> Iterator[Attendance]:
+        """Enters a site for the time of its stream; `entered` tells everybody who watches."""
+        attendance, peer = Attendance(caller), caller.peer
         older = self._present.pop(peer.name, None)
         if older is not None:
             older.end(
@@ -80,11 +61,6 @@ class Roster:
         finally:
             if self._present.get(peer.name) is attendance:
                 del self._present[peer.name]
-
-    def begun(self, site: str, job: str) -> Start | None:
-        """What a site said that it goes on with of a job. Only once: later it may be done."""
-        attendance = self._present.get(site)
-        return None if attendance is None else attendance.begun.pop(job, None)
 
     def entered(self, site: str) -> None:
         """Tells everybody who watches that a site attends and has heard what it needs first."""

@@ -223,15 +223,6 @@ class Rounds(Subject):
 
         self.database.write(step, leased=True)
 
-    def begun_with(self, job: str) -> dict[tuple[int, int], str]:
-        """The model of each try at each round of training that was opened, by round and attempt."""
-        table = schema.rounds
-        theirs = (table.c.job == job) & (table.c.purpose == Purpose.TRAIN.value)
-        query = select(table.c.round, table.c.attempt, table.c.model_sha256).where(theirs)
-        return self.database.read(
-            lambda c: {(row.round, row.attempt): row.model_sha256 for row in c.execute(query)}
-        )
-
     def records(self, job: str) -> list[RoundRecord]:
         """The records of all rounds that ended, in the order in which they ended."""
         table = schema.rounds

@@ -17,18 +17,16 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from hansa.coordinator.begun import Begun
 from hansa.coordinator.blobs import Blobs
 from hansa.coordinator.buffers import Buffers
 from hansa.coordinator.desk import RoundKey
 from hansa.coordinator.incoming import Header, incoming, uninterrupted
 from hansa.coordinator.intake import Intake, check_same
-from hansa.coordinator.models import Models
-from hansa.coordinator.roster import Roster, Start
+from hansa.coordinator.roster import Roster
 from hansa.coordinator.shelf import Shelf
 from hansa.coordinator.store import Store
 from hansa.core.arrival import Buffer, counts, late, too_old_words
@@ -36,6 +34,9 @@ from hansa.core.contribute import RoundTask
 from hansa.core.parts import Course, Dropout, Partial
 from hansa.engines.goal import too_late
 from hansa.errors import HansaError, RoundVoid, Unavailable, UpdateRejected
+
+Start: TypeAlias = tuple[int, int]
+"""The round that a site was asked for, and its attempt; later ones compare as larger."""
 
 Ask: TypeAlias = Callable[[str, RoundTask, float], None]
 """Asks a site for the work of a round, with the seconds that it has."""
@@ -104,9 +105,9 @@ class Stream:
     ) -> None:
         self.job = job
         self._buffer = buffer
-        self._roster, self._store, self._memory = roster, store, memory
+        self._roster, self._shelf, self._blobs = roster, shelf, blobs
+        self._store, self._memory = store, memory
         self._ask, self._withdraw = ask, withdraw
-        self._begun = Begun(job, buffer, roster, store, blobs)
         self._given: dict[str, Given] = {}
         self._intake: Intake | None = None
         self._first: Start = (0, 0)
@@ -114,7 +115,7 @@ class Stream:
         self._turns: dict[str, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._over: HansaError | None = None
-        self._models = Models(shelf, blobs)
+        self._models: dict[str, _Held] = {}
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -155,7 +156,6 @@ class Stream:
         """
         seconds = task.plan.job.rounds.deadline
         if self._intake is None:
-            await self._begun.load((task.round, task.attempt))
             self._first = (task.round, task.attempt)
         self._intake, self._ages = intake, {}
         for site, given in tuple(self._given.items()):
@@ -200,7 +200,6 @@ class Stream:
                     break
                 intake = await self._last()  # a round was closed while the store was asked
             else:
-                self._answered(site, start)
                 return
             if site not in intake.hashes:
                 intake = await self._open(after=None)
@@ -312,7 +311,7 @@ class Stream:
         given = self._given.get(site)
         if given is None:
             self._ask_next()
-        elif self._roster.begun(site, self.job) != given.start:
+        else:
             left = given.ends - asyncio.get_running_loop().time()
             self._ask(site, given.task, left)
 
@@ -326,18 +325,14 @@ class Stream:
             if len(self._given) >= self._buffer.concurrency or not intake.taking:
                 return
             if site in present and site in awaited and site not in self._given:
-                going = self._begun.of(site, intake.task)
-                self._give(site, going or intake.task, intake.opening.cohort, tell=going is None)
+                self._give(site, intake.task, intake.opening.cohort)
 
-    def _give(
-        self, site: str, task: RoundTask, readers: Sequence[str], *, tell: bool = True
-    ) -> None:
+    def _give(self, site: str, task: RoundTask, readers: Sequence[str]) -> None:
         loop, seconds = asyncio.get_running_loop(), task.plan.job.rounds.deadline
         timer = loop.call_later(seconds, self._expired, site)
         self._given[site] = Given(task, loop.time() + seconds, timer)
-        self._models.offer(task.model, readers)
-        if tell:
-            self._ask(site, task, seconds)
+        self._offer(task.model, readers)
+        self._ask(site, task, seconds)
 
     def _expired(self, site: str) -> None:
         given = self._given.get(site)
@@ -364,13 +359,6 @@ class Stream:
             self._withdraw(site, given.task, why)
             self._forget(site)
 
-    def _answered(self, site: str, start: Start) -> None:
-        """What a site went on with was counted by an earlier process: it is done."""
-        self._roster.begun(site, self.job)
-        given = self._given.get(site)
-        if given is not None and given.start == start:
-            self._land(site)
-
     def _land(self, site: str) -> None:
         """A site is done; the next one may begin."""
         self._forget(site)
@@ -380,4 +368,29 @@ class Stream:
         given = self._given.pop(site, None)
         if given is not None:
             given.timer.cancel()
-            self._models.withhold(given.task.model)
+            self._withhold(given.task.model)
+
+    # -------------------------------------------------------------- models of who is at work
+
+    def _offer(self, model: str, readers: Sequence[str]) -> None:
+        """Keeps a model on the shelf for one more site; its file may be tidied away meanwhile."""
+        held = self._models.setdefault(model, _Held())
+        if not held.sites:
+            offering = self._shelf.offering(model, self._blobs.path(model), frozenset(readers))
+            held.stack.enter_context(offering)
+        held.sites += 1
+
+    def _withhold(self, model: str) -> None:
+        held = self._models[model]
+        held.sites -= 1
+        if not held.sites:
+            held.stack.close()
+            del self._models[model]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A model on the shelf, and how many sites began with it."""
+
+    stack: ExitStack = field(default_factory=ExitStack)
+    sites: int = 0

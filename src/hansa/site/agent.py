@@ -180,7 +180,6 @@ class Agent:
             plan_format=FORMAT,
             software=f"hansa {__version__}",
             ledger_seq=self._heads.seen.seq,
-            begun=self._rounds.begun,
         )
         await stream.write(pb.FromSite(hello=hello))
         while not stream.done():

@@ -105,15 +105,6 @@ class Rounds:
         self._sha256 = ""
         self._params: Vector = np.zeros(0, "<f4")
 
-    @property
-    def begun(self) -> list[pb.RoundId]:
-        """Rounds of training whose work goes on though a connection was lost, not yet answered."""
-        return [
-            pb.RoundId(job=key[0], purpose=key[1], round=key[2], attempt=key[3])
-            for key, task in self._tasks.items()
-            if key[1] == Purpose.TRAIN.value and task not in self._preparing
-        ]
-
     def take(self, order: pb.Work) -> None:
         """Starts the work of a round, unless it is under way; older rounds of the job are over."""
         key = _key(order.round)

@@ -1,7 +1,7 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -51,18 +51,16 @@ class FromSite(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., declined: _Optional[_Union[Declined, _Mapping]] = ..., secagg: _Optional[_Union[SecAggReply, _Mapping]] = ..., ledger: _Optional[_Union[HeadSeen, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "plan_format", "software", "ledger_seq", "begun")
+    __slots__ = ("protocol", "plan_format", "software", "ledger_seq")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PLAN_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     LEDGER_SEQ_FIELD_NUMBER: _ClassVar[int]
-    BEGUN_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     plan_format: int
     software: str
     ledger_seq: int
-    begun: _containers.RepeatedCompositeFieldContainer[RoundId]
-    def __init__(self, protocol: _Optional[int] = ..., plan_format: _Optional[int] = ..., software: _Optional[str] = ..., ledger_seq: _Optional[int] = ..., begun: _Optional[_Iterable[_Union[RoundId, _Mapping]]] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., plan_format: _Optional[int] = ..., software: _Optional[str] = ..., ledger_seq: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("job", "accepted", "plan_digest", "reason")
