@@ -35,7 +35,8 @@ TROUBLE = """\
         here = pathlib.Path(__file__).parent
         slowly = here / "slowly"
         if slowly.exists() and pathlib.Path(slowly.read_text()).exists():
-            time.sleep(20)
+            slowly.unlink()
+            time.sleep(60)
         left = here / "deaths"
         if left.exists() and left.read_text():
             left.write_text(left.read_text()[1:])
@@ -45,7 +46,7 @@ TROUBLE = """\
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of a task that dies when it is told to, or hangs once the file exists that is named."""
+    """Of a task that dies when it is told to, or hangs for a minute once a file exists."""
     text = TASK.read_text()
     assert FIRST in text
     (tmp_path / "task.py").write_text(text.replace(FIRST, FIRST + TROUBLE))
@@ -153,10 +154,9 @@ def test_a_record_that_cannot_be_written_ends_everything_at_once(folder):
             raise HansaError("the disk is full", fix="make room")
 
     many = replace(FEW, attacks=("gaussian", "scaling", "mimic"), rules=("own", "mean", "dnc"))
-    began = time.monotonic()
     with pytest.raises(HansaError, match="disk is full"):
         ran(job(folder), many, 2, record=Full())
-    assert time.monotonic() - began < 60
+    assert time.time() - (folder / "full").stat().st_mtime < 30
     assert children_of(os.getpid()) == []
 
 
@@ -214,12 +214,12 @@ def test_ctrl_c_ends_all_workers_and_the_same_command_goes_on(jobs):
     process, workers = begun(jobs)
     assert workers
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)  # a cell would take ten minutes
+    _, err = process.communicate(timeout=30)  # the cell would take a minute
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "the same command goes on" in err
     assert gone(workers)
-    (jobs / "toy" / "slowly").unlink()
+    (jobs / "toy" / "slowly").unlink(missing_ok=True)
     before = len(lines(jobs / "out"))
     assert 0 < before < 3
     rest = run(*WORDS, "--parallel", "2", cwd=jobs)
@@ -234,8 +234,9 @@ def test_workers_end_when_the_command_is_killed(jobs):
     process, workers = begun(jobs)
     assert workers
     process.kill()
-    process.communicate(timeout=60)
+    process.wait(30)
     assert gone(workers)
+    process.communicate()
 
 
 def test_no_process_is_no_number(jobs):
